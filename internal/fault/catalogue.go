@@ -43,7 +43,6 @@ const statusClientClosed = 499
 const (
 	typeRequest        = "invalid_request_error"
 	typeAuthentication = "authentication_error"
-	typeRateLimit      = "rate_limit_error"
 	typeServer         = "server_error"
 )
 

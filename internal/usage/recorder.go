@@ -1,0 +1,118 @@
+package usage
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Sink takes finished lines. Write gets one whole line, with its line feed, and must be safe for concurrent use.
+type Sink interface {
+	io.Writer
+	// Reopen lets a file be rotated under the process.
+	Reopen() error
+	io.Closer
+}
+
+// Recorder writes the records of all requests as JSON lines, to every sink.
+//
+// A line is written before the call returns: what Open, Checkpoint or Close has returned from survives the death of the
+// process. Each line has a type: open when a request is admitted, checkpoint while its stream runs, close at its end. A request
+// that was refused before it was admitted has a close alone. A request whose close is missing was cut by a crash: its last
+// checkpoint says what it had produced.
+type Recorder struct {
+	log   *slog.Logger
+	sinks []Sink
+
+	lost   atomic.Int64
+	warned atomic.Int64 // Unix seconds of the last warning: one a minute is enough
+}
+
+// NewRecorder returns a recorder over sinks. With no sink, records are only counted as lost.
+func NewRecorder(log *slog.Logger, sinks ...Sink) *Recorder {
+	return &Recorder{log: log, sinks: sinks}
+}
+
+type openLine struct {
+	Type string `json:"type"`
+	Time string `json:"time"`
+	*Record
+}
+
+type checkpointLine struct {
+	Type      string `json:"type"`
+	Time      string `json:"time"`
+	RequestID string `json:"request_id"`
+	Progress
+}
+
+// Open notes that a request was admitted and is about to reach a backend.
+func (r *Recorder) Open(rec *Record) {
+	r.write(openLine{Type: "open", Time: now(), Record: rec})
+}
+
+// Checkpoint notes how far a running stream has come.
+func (r *Recorder) Checkpoint(requestID string, p Progress) {
+	r.write(checkpointLine{Type: "checkpoint", Time: now(), RequestID: requestID, Progress: p})
+}
+
+// Close writes the final record of a request. It is called once a request, however that ended.
+func (r *Recorder) Close(rec *Record) {
+	r.write(openLine{Type: "close", Time: now(), Record: rec})
+}
+
+// Lost is the number of lines that some sink could not take.
+func (r *Recorder) Lost() int64 { return r.lost.Load() }
+
+// Reopen reopens every sink, after a rotation of its file.
+func (r *Recorder) Reopen() {
+	for _, s := range r.sinks {
+		if err := s.Reopen(); err != nil {
+			r.log.Error("a usage file cannot be reopened", "error", err)
+		}
+	}
+}
+
+// Stop closes the sinks. Nothing may be recorded afterwards.
+func (r *Recorder) Stop() error {
+	var first error
+	for _, s := range r.sinks {
+		if err := s.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+var lines = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func (r *Recorder) write(line any) {
+	buf := lines.Get().(*bytes.Buffer) //nolint:forcetypeassert // The pool holds nothing else.
+	defer lines.Put(buf)
+	buf.Reset()
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(line); err != nil {
+		r.loss(err)
+		return
+	}
+	for _, s := range r.sinks {
+		if _, err := s.Write(buf.Bytes()); err != nil {
+			r.loss(err)
+		}
+	}
+}
+
+func (r *Recorder) loss(err error) {
+	r.lost.Add(1)
+	second := time.Now().Unix()
+	if last := r.warned.Load(); second-last >= 60 && r.warned.CompareAndSwap(last, second) {
+		r.log.Error("usage records are being lost: make the usage file writable", "lost", r.lost.Load(), "error", err)
+	}
+}
+
+func now() string { return time.Now().UTC().Format(time.RFC3339Nano) }
