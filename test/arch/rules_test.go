@@ -205,7 +205,8 @@ var ownedNames = []owned{
 	{"net/http", regexp.MustCompile(`^(Error|NotFound|NotFoundHandler)$`), []string{"internal/fault"}, "only fault renders an error"},
 	{
 		"net/http", regexp.MustCompile(`^(Client|Transport|DefaultClient|DefaultTransport|Get|Head|Post|PostForm)$`),
-		[]string{"internal/upstream"}, "only upstream opens connections: it has the dial guard and the deadlines",
+		[]string{"internal/upstream"},
+		"only upstream opens connections: it has the dial guard and the deadlines",
 	},
 	{"net/http/httputil", regexp.MustCompile(`.`), nil, "proxy is the only proxy"},
 }
