@@ -1,0 +1,242 @@
+// Package app composes the rooms into a process: configuration, wiring, and the life from start to end.
+// It is the only place that knows every room.
+package app
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The environments. Production is the default, because a mistake there must close doors, not open them.
+const (
+	Production  = "production"
+	Staging     = "staging"
+	Development = "development"
+)
+
+// Config is the configuration of serve. Every setting stands in the table below, which is where the file, the
+// environment, the flags and docs/config.md take it from.
+type Config struct {
+	Environment string
+	Listen      struct{ Public string }
+	Log         struct{ Level, Format string }
+	Policy      struct {
+		Source   string
+		File     struct{ Path string }
+		LastGood string
+	}
+	Identity struct{ DevelopmentKeys bool }
+	Usage    struct{ Sinks []Sink }
+	Server   struct {
+		MaxBody       int64 // bytes
+		HeaderTimeout time.Duration
+		BodyTimeout   time.Duration
+		IdleTimeout   time.Duration
+		WriteTimeout  time.Duration
+		DrainTimeout  time.Duration
+		DrainGrace    time.Duration
+		ExposeBackend bool
+	}
+
+	// Backends come from BACKEND_ENDPOINTS of the earlier service; there is no setting of ours, because backends are documents.
+	Backends []Endpoint
+}
+
+// Sink is one place that usage records go to.
+type Sink struct {
+	Type string // jsonl
+	Path string
+}
+
+// Endpoint is a backend as the earlier service's environment names it.
+type Endpoint struct{ ID, URL string }
+
+// setting is one line of the table: where a value comes from, what it means and how it is read.
+type setting struct {
+	path  string // in the file; the environment variable's name follows from it
+	flag  string // of serve, "" for none
+	doc   string
+	value func(c *Config) value
+}
+
+// env is the name of the setting's environment variable.
+func (s setting) env() string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(s.path, ".", "_"))
+}
+
+const envPrefix = "API_ROUTER_"
+
+// The paths of the settings that the code asks for by name.
+const (
+	pathEnvironment     = "environment"
+	pathListenPublic    = "listen.public"
+	pathLogLevel        = "log.level"
+	pathLogFormat       = "log.format"
+	pathLastGood        = "policy.last_good"
+	pathDevelopmentKeys = "identity.development_keys"
+	pathSinks           = "usage.sinks"
+)
+
+// settings is the table.
+var settings = []setting{
+	{pathEnvironment, "environment", "What this process is for. production refuses to start with settings that are only safe in development.",
+		func(c *Config) value { return choice(&c.Environment, Production, Staging, Development) }},
+	{pathListenPublic, "listen", "Address of the public listener: the /v1 surface, /healthz and /readyz.",
+		func(c *Config) value { return address(&c.Listen.Public) }},
+	{pathLogLevel, "log-level", "The least severe lines that are logged.",
+		func(c *Config) value { return choice(&c.Log.Level, "debug", "info", "warn", "error") }},
+	{pathLogFormat, "log-format", "How a log line looks: one JSON object, or text for a person.",
+		func(c *Config) value { return choice(&c.Log.Format, "json", "text") }},
+	{"policy.source", "", "Where backends and routing policies come from.",
+		func(c *Config) value { return choice(&c.Policy.Source, "file") }},
+	{"policy.file.path", "policies", "A YAML file, or a directory of them, with the backends and routing policies. Changes are taken up while the process runs.",
+		func(c *Config) value { return text(&c.Policy.File.Path) }},
+	{pathLastGood, "", "Where the last usable set of policies is kept for a start without their source. Empty: nowhere. The default is used only where its directory exists.",
+		func(c *Config) value { return optional(&c.Policy.LastGood) }},
+	{pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
+		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) }},
+	{pathSinks, "", "Where usage records go: a list of { type: jsonl, path: FILE }. In the environment: jsonl:FILE, separated by commas. Empty: nowhere.",
+		func(c *Config) value { return (*sinks)(&c.Usage.Sinks) }},
+	{"server.max_body", "", "The largest request body that is accepted, up to 1GiB; larger ones are answered 413.",
+		func(c *Config) value { return size{&c.Server.MaxBody, 1 << 10, 1 << 30} }},
+	{"server.header_timeout", "", "How long a client may take to send a request's headers.",
+		func(c *Config) value { return span{&c.Server.HeaderTimeout, time.Millisecond} }},
+	{"server.body_timeout", "", "How long a client may take to send a request's body.",
+		func(c *Config) value { return span{&c.Server.BodyTimeout, time.Millisecond} }},
+	{"server.idle_timeout", "", "How long an unused client connection is kept open.",
+		func(c *Config) value { return span{&c.Server.IdleTimeout, time.Millisecond} }},
+	{"server.write_timeout", "", "How long a client may take to read one piece of an answer before it counts as gone. Streams may last longer than this.",
+		func(c *Config) value { return span{&c.Server.WriteTimeout, time.Millisecond} }},
+	{"server.drain_timeout", "", "How long running requests may take to finish at shutdown, after the grace. Streams that are still open then end in an error event.",
+		func(c *Config) value { return span{&c.Server.DrainTimeout, 0} }},
+	{"server.drain_grace", "", "How long the process keeps serving at shutdown after /readyz says no, so that load balancers notice.",
+		func(c *Config) value { return span{&c.Server.DrainGrace, 0} }},
+	{"server.expose_backend", "", "Name the backend that answered in the x-routing-backend header.",
+		func(c *Config) value { return (*truth)(&c.Server.ExposeBackend) }},
+}
+
+// defaultLastGood is used where its directory exists: in the container image and the packages, not on a developer's machine.
+const defaultLastGood = "/var/lib/api-router/policy.json"
+
+// Default is the configuration without a file, an environment or flags.
+func Default() Config {
+	var c Config
+	c.Environment = Production
+	c.Listen.Public = ":8080"
+	c.Log.Level, c.Log.Format = "info", "json"
+	c.Policy.Source = "file"
+	c.Policy.File.Path = "./policies"
+	c.Policy.LastGood = defaultLastGood
+	c.Server.MaxBody = 64 << 20
+	c.Server.HeaderTimeout = 10 * time.Second
+	c.Server.BodyTimeout = 60 * time.Second
+	c.Server.IdleTimeout = 120 * time.Second
+	c.Server.WriteTimeout = 30 * time.Second
+	c.Server.DrainTimeout = 60 * time.Second
+	c.Server.DrainGrace = 5 * time.Second
+	c.Server.ExposeBackend = true
+	return c
+}
+
+// alias is an environment variable of the earlier service that stands for settings of ours.
+type alias struct {
+	env   string
+	paths []string // the settings that it sets, "" for something that is not a setting
+	// set reads the value into c. Its error is a problem, a warning when mild is set. nil: the variable has no effect in this version.
+	set  func(c *Config, text string) error
+	mild bool
+	// empty says that the empty value means something; otherwise an empty variable counts as not set.
+	empty bool
+	// native marks a variable that is ours too and stands above the file, like API_ROUTER_*; the others stand below it.
+	native bool
+}
+
+// aliases is the table of the earlier service's environment. Ours wins wherever both are set.
+var aliases = []alias{
+	{env: "HTTP_PORT", paths: []string{pathListenPublic}, set: setPort},
+	{env: "ENVIRONMENT", paths: []string{pathEnvironment, pathDevelopmentKeys}, set: setEnvironment, mild: true},
+	{env: "LOG_LEVEL", paths: []string{pathLogLevel}, native: true, mild: true, set: func(c *Config, text string) error {
+		return choice(&c.Log.Level, "debug", "info", "warn", "error").Set(strings.Replace(strings.ToLower(text), "warning", "warn", 1))
+	}},
+	{env: "BACKEND_ENDPOINTS", paths: []string{""}, set: setBackends},
+	{env: "CONFIG_CACHE_PATH", paths: []string{pathLastGood}, empty: true, set: func(c *Config, text string) error {
+		return optional(&c.Policy.LastGood).Set(text)
+	}},
+	{env: "CONFIG_SERVICE_ENDPOINT"},
+	{env: "USER_ORG_SERVICE_URL"},
+	{env: "USER_ORG_SERVICE_TIMEOUT"},
+	{env: "REDIS_ADDR"},
+	{env: "REDIS_PASSWORD"},
+	{env: "REDIS_DB"},
+	{env: "KAFKA_BROKERS"},
+	{env: "KAFKA_TOPIC"},
+	{env: "USAGE_BUFFER_DIR"},
+	{env: "OTEL_EXPORTER_OTLP_ENDPOINT"},
+	{env: "OTEL_EXPORTER_OTLP_INSECURE"},
+}
+
+func setPort(c *Config, text string) error {
+	port, err := strconv.ParseUint(strings.TrimPrefix(text, ":"), 10, 16)
+	if err != nil {
+		return fmt.Errorf("%q is not a port number", text)
+	}
+	c.Listen.Public = ":" + strconv.FormatUint(port, 10)
+	return nil
+}
+
+func setEnvironment(c *Config, text string) error {
+	if err := choice(&c.Environment, Production, Staging, Development).Set(strings.ToLower(text)); err != nil {
+		return fmt.Errorf("%w; it is ignored", err)
+	}
+	c.Identity.DevelopmentKeys = c.Environment == Development
+	return nil
+}
+
+// setBackends reads id:url,id:url. The earlier service's URLs end in the path of one operation, which is cut off.
+func setBackends(c *Config, list string) error {
+	var endpoints []Endpoint
+	for entry := range strings.SplitSeq(list, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
+		}
+		id, raw, ok := strings.Cut(entry, ":")
+		u, err := url.Parse(strings.TrimSpace(raw))
+		if !ok || id == "" || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			// The entry is not repeated: a URL may hold a password.
+			return fmt.Errorf("entry %d is not of the form id:http://host:port", len(endpoints)+1)
+		}
+		clean := path.Clean("/" + u.Path)
+		if at := strings.Index(clean+"/", "/v1/"); at >= 0 {
+			clean = clean[:at]
+		}
+		u.Path, u.RawPath, u.RawQuery, u.Fragment = strings.TrimSuffix(clean, "/"), "", "", ""
+		endpoints = append(endpoints, Endpoint{ID: strings.TrimSpace(id), URL: u.String()})
+	}
+	c.Backends = endpoints
+	return nil
+}
+
+// validate finds what no single setting shows. origin tells where a path's value came from.
+func (c *Config) validate(origin map[string]string) Problems {
+	var problems Problems
+	add := func(path, format string, args ...any) {
+		where := origin[path]
+		if where == "" {
+			where = "default"
+		}
+		problems = append(problems, Problem{Where: where, Text: path + ": " + fmt.Sprintf(format, args...)})
+	}
+	if c.Environment == Production && c.Identity.DevelopmentKeys {
+		add(pathDevelopmentKeys, "development keys are open to everybody and production refuses to start with them; "+
+			"set identity.development_keys: false, or environment: development if this is not production")
+	}
+	if _, port, err := net.SplitHostPort(c.Listen.Public); err != nil || port == "" {
+		add(pathListenPublic, "%q is not of the form host:port or :port", c.Listen.Public)
+	}
+	return problems
+}

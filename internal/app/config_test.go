@@ -1,0 +1,291 @@
+package app_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ai-aas/api-router/internal/app"
+)
+
+// write puts content into a new file and returns its path.
+func write(t *testing.T, name, content string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestTheFileSetsEverySetting(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.yaml", `
+environment: development
+listen: { public: "127.0.0.1:9000" }
+log: { level: debug, format: text }
+policy:
+  source: file
+  file: { path: /etc/policies }
+  last_good: ""
+identity: { development_keys: true }
+usage:
+  sinks:
+    - { type: jsonl, path: /tmp/usage.jsonl }
+    - type: jsonl
+      path: /tmp/second.jsonl
+server:
+  max_body: 512KiB
+  header_timeout: 1s
+  body_timeout: 2s
+  idle_timeout: 3s
+  write_timeout: 4s
+  drain_timeout: 5s
+  drain_grace: 0s
+  expose_backend: false
+`)
+	got, notes, err := app.Load(app.Sources{File: file})
+	if err != nil || len(notes) != 0 {
+		t.Fatalf("got %v, notes %v", err, notes)
+	}
+	want := app.Default()
+	want.Environment = app.Development
+	want.Listen.Public = "127.0.0.1:9000"
+	want.Log.Level, want.Log.Format = "debug", "text"
+	want.Policy.File.Path, want.Policy.LastGood = "/etc/policies", ""
+	want.Identity.DevelopmentKeys = true
+	want.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: "/tmp/usage.jsonl"}, {Type: "jsonl", Path: "/tmp/second.jsonl"}}
+	want.Server.MaxBody = 512 << 10
+	want.Server.HeaderTimeout, want.Server.BodyTimeout, want.Server.IdleTimeout = time.Second, 2*time.Second, 3*time.Second
+	want.Server.WriteTimeout, want.Server.DrainTimeout, want.Server.DrainGrace = 4*time.Second, 5*time.Second, 0
+	want.Server.ExposeBackend = false
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAllProblemsAreReportedAtOnceWithTheirPositions(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.yaml", `environment: prod
+listn: { public: ":80" }
+listen: { publik: ":80" }
+log:
+  level: loud
+  format: [json]
+policy: file
+identity: { development_keys: yes }
+usage: { sinks: [ { type: kafka, path: x }, { typ: jsonl }, 3 ] }
+server:
+  max_body: 2TiB
+  header_timeout: 10
+  idle_timeout: 48h
+  drain_timeout: -1s
+`)
+	_, _, err := app.Load(app.Sources{
+		File:  file,
+		Env:   map[string]string{"API_ROUTER_SERVER_BODY_TIMEOUT": "soon", "HTTP_PORT": "http"},
+		Flags: map[string]string{"listen.public": "8080"},
+	})
+	got := strings.ReplaceAll(err.Error(), file, "config.yaml")
+	want := []string{
+		`HTTP_PORT: "http" is not a port number`,
+		`config.yaml:1:14: environment: "prod" is none of production, staging, development`,
+		`config.yaml:2:1: listn: there is no such setting; did you mean listen?`,
+		`config.yaml:3:11: listen.publik: there is no such setting; did you mean listen.public?`,
+		`config.yaml:5:10: log.level: "loud" is none of debug, info, warn, error`,
+		`config.yaml:6:11: log.format: is not a list`,
+		`config.yaml:7:9: policy: expected settings below it, not "file"`,
+		`config.yaml:8:31: identity.development_keys: "yes" is neither true nor false`,
+		`config.yaml:9:19: usage.sinks[0]: sink type "kafka" is none of jsonl`,
+		`config.yaml:9:47: usage.sinks[1].typ: there is no such setting; a sink has type and path`,
+		`config.yaml:9:61: usage.sinks[2]: expected { type: jsonl, path: FILE }`,
+		`config.yaml:11:13: server.max_body: "2TiB" is not a size such as 64MiB, 512KiB or a number of bytes`,
+		`config.yaml:12:19: server.header_timeout: "10" is not a duration such as 500ms, 30s or 5m`,
+		`config.yaml:13:17: server.idle_timeout: 48h is not between 1ms and 24h0m0s`,
+		`config.yaml:14:18: server.drain_timeout: -1s is not between 0s and 24h0m0s`,
+		`API_ROUTER_SERVER_BODY_TIMEOUT: server.body_timeout: "soon" is not a duration such as 500ms, 30s or 5m`,
+		`--listen: listen.public: "8080" is not of the form host:port or :port`,
+	}
+	if diff := cmp.Diff(want, strings.Split(got, "\n")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFilesThatAreNoConfiguration(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ content, want string }{
+		"not YAML":      {"listen: [", "not valid YAML"},
+		"a scalar":      {"hello", "expected settings below it"},
+		"a list":        {"- a", "is not a list"},
+		"two documents": {"log: {level: info}\n---\nkind: Backend\n", "one YAML document"},
+		"a key twice":   {"log: {level: info}\nlog: {level: info}\n", "already defined"},
+		"an anchor":     {"log: {level: &x info}", "anchors"},
+		"a tag":         {"log: {level: !!str info}", "tags"},
+	} {
+		_, _, err := app.Load(app.Sources{File: write(t, "config.yaml", test.content)})
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: got %v; want %q", name, err, test.want)
+		}
+	}
+	for _, empty := range []string{"", "# nothing\n", "log:\n"} {
+		if _, _, err := app.Load(app.Sources{File: write(t, "config.yaml", empty)}); err != nil {
+			t.Errorf("%q: got %v", empty, err)
+		}
+	}
+	if _, _, err := app.Load(app.Sources{File: filepath.Join(t.TempDir(), "absent.yaml")}); err == nil || app.AsProblems(err) != nil {
+		t.Errorf("got %v for a file that is not there", err)
+	}
+}
+
+func TestFlagsWinOverEnvironmentOverFileOverAliases(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.yaml", `listen: { public: ":2" }`)
+	sources := app.Sources{Env: map[string]string{}, Flags: map[string]string{}}
+	check := func(want string) {
+		t.Helper()
+		c, _, err := app.Load(sources)
+		if err != nil || c.Listen.Public != want {
+			t.Errorf("got %q, %v; want %q", c.Listen.Public, err, want)
+		}
+	}
+	check(":8080")
+	sources.Env["HTTP_PORT"] = "1"
+	check(":1")
+	sources.File = file
+	check(":2")
+	sources.Env["API_ROUTER_LISTEN_PUBLIC"] = ":3"
+	check(":3")
+	sources.Flags["listen.public"] = ":4"
+	check(":4")
+}
+
+func TestLogLevelOfTheEnvironmentStandsAboveTheFile(t *testing.T) {
+	t.Parallel()
+	file := write(t, "config.yaml", `log: { level: error }`)
+	for _, test := range []struct {
+		env  map[string]string
+		want string
+	}{
+		{map[string]string{"LOG_LEVEL": "WARNING"}, "warn"},
+		{map[string]string{"LOG_LEVEL": ""}, "error"},
+		{map[string]string{"LOG_LEVEL": "verbose"}, "error"},
+		{map[string]string{"LOG_LEVEL": "debug", "API_ROUTER_LOG_LEVEL": "info"}, "info"},
+	} {
+		c, _, err := app.Load(app.Sources{File: file, Env: test.env})
+		if err != nil || c.Log.Level != test.want {
+			t.Errorf("%v: got %q, %v; want %q", test.env, c.Log.Level, err, test.want)
+		}
+	}
+}
+
+func TestDevelopmentKeysNeedAnEnvironmentThatAllowsThem(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		file    string
+		env     map[string]string
+		want    bool
+		refused bool
+	}{
+		"off by default":                         {},
+		"refused in production":                  {file: "identity: {development_keys: true}", refused: true},
+		"allowed in staging":                     {file: "environment: staging\nidentity: {development_keys: true}", want: true},
+		"not implied by our own setting":         {file: "environment: development"},
+		"on with the earlier ENVIRONMENT":        {env: map[string]string{"ENVIRONMENT": "development"}, want: true},
+		"case does not matter there":             {env: map[string]string{"ENVIRONMENT": "Development"}, want: true},
+		"off with another ENVIRONMENT":           {env: map[string]string{"ENVIRONMENT": "prod"}},
+		"off when the file says production":      {file: "environment: production", env: map[string]string{"ENVIRONMENT": "development"}},
+		"off when our variable says so":          {env: map[string]string{"ENVIRONMENT": "development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS": "false"}},
+		"refused when ours turns them on anyway": {file: "environment: production", env: map[string]string{"ENVIRONMENT": "development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS": "true"}, refused: true},
+	} {
+		c, _, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file), Env: test.env})
+		switch {
+		case test.refused:
+			if err == nil || !strings.Contains(err.Error(), "production refuses to start") {
+				t.Errorf("%s: got %v; want a refusal", name, err)
+			}
+		case err != nil || c.Identity.DevelopmentKeys != test.want:
+			t.Errorf("%s: got %v, %v; want %v", name, c.Identity.DevelopmentKeys, err, test.want)
+		}
+	}
+}
+
+func TestBackendEndpointsOfTheEarlierService(t *testing.T) {
+	t.Parallel()
+	c, _, err := app.Load(app.Sources{Env: map[string]string{"BACKEND_ENDPOINTS": "a:http://one:8000/v1/chat/completions, b:https://two/base/v1/completions?x=1,c:http://three:1/,,d:http://four/v1"}})
+	want := []app.Endpoint{{ID: "a", URL: "http://one:8000"}, {ID: "b", URL: "https://two/base"}, {ID: "c", URL: "http://three:1"}, {ID: "d", URL: "http://four"}}
+	if diff := cmp.Diff(want, c.Backends); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	for _, bad := range []string{"http://one:8000", "a", "a:one:8000", "a:", ":http://one", "a:ftp://one"} {
+		if _, _, err := app.Load(app.Sources{Env: map[string]string{"BACKEND_ENDPOINTS": bad}}); err == nil || !strings.Contains(err.Error(), "id:http://host:port") {
+			t.Errorf("%q: got %v", bad, err)
+		}
+	}
+}
+
+func TestNotesSayWhichVariablesCount(t *testing.T) {
+	t.Parallel()
+	c, notes, err := app.Load(app.Sources{Env: map[string]string{
+		"HTTP_PORT": "81", "CONFIG_CACHE_PATH": "", "LOG_LEVEL": "info", "API_ROUTER_LISTEN_PUBLIC": ":82",
+		"REDIS_ADDR": "redis:6379", "KAFKA_BROKERS": "", "CONFIG_SERVICE_ENDPOINT": "etcd:2379",
+		"API_ROUTER_LISTEN_PUBLC": ":1", "API_ROUTER_SERVICE_HOST": "10.0.0.1", "API_ROUTER_PORT_8080_TCP": "tcp://10.0.0.1:8080", "API_ROUTER_LOG_FORMAT": "",
+	}})
+	if err != nil || c.Listen.Public != ":82" || c.Policy.LastGood != "" || c.Log.Format != "json" {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	got := map[string]any{}
+	for _, n := range notes {
+		got[n.Level.String()+" "+n.Message] = n.Attrs[0].Value.Any()
+	}
+	want := map[string]any{
+		"WARN environment variables that look like settings but are none; \"api-router check\" lists the settings": []string{"API_ROUTER_LISTEN_PUBLC"},
+		"INFO settings taken from the earlier service's environment variables":                                     []string{"CONFIG_CACHE_PATH"},
+		"WARN environment variables of the earlier service that have no effect in this version":                    []string{"CONFIG_SERVICE_ENDPOINT", "REDIS_ADDR"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, n := range notes {
+		if n.Level != slog.LevelInfo && n.Level != slog.LevelWarn {
+			t.Errorf("a note of level %v", n.Level)
+		}
+	}
+}
+
+func TestEveryDefaultReadsBack(t *testing.T) {
+	t.Parallel()
+	flags := map[string]string{}
+	for _, s := range app.Settings() {
+		if s.Default != "" {
+			flags[s.Path] = s.Default
+		}
+	}
+	got, _, err := app.Load(app.Sources{Flags: flags})
+	if diff := cmp.Diff(app.Default(), got); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+}
+
+// TestDocsConfig keeps docs/config.md true. UPDATE_DOCS=1 writes it.
+func TestDocsConfig(t *testing.T) {
+	t.Parallel()
+	const page = "../../docs/config.md"
+	want := app.Reference()
+	if os.Getenv("UPDATE_DOCS") != "" {
+		if err := os.WriteFile(page, []byte(want), 0o644); err != nil { //nolint:gosec // A page of the documentation is for everybody.
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("docs/config.md is not what the table says; write it with UPDATE_DOCS=1 go test ./internal/app -run TestDocsConfig\n%s", diff)
+	}
+}
