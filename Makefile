@@ -1,0 +1,66 @@
+# "make" or "make help" lists the targets. Tools are pinned here and built into .tools/bin; nothing is installed globally.
+
+GO            ?= go
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOLANGCI_LINT := v2.15.0
+GOVULNCHECK   := v1.9.0
+FUZZTIME      ?= 10s
+PORT          ?= 8080
+
+TOOLS   := $(CURDIR)/.tools/bin
+LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
+VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test lint fmt arch fuzz vuln docs soak tools clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+run: build ## Build and start the router with a simulated model on :8080 (PORT=… moves it)
+	@exec bin/api-router dev --listen :$(PORT)
+
+build: ## Build the static binary into bin/
+	@scripts/prepare go
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
+
+test: ## Run every test with the race detector, the official OpenAI clients included
+	@scripts/prepare go cc node python
+	$(GO) test -race ./...
+
+lint: $(LINT) ## Check the code with golangci-lint
+	$(LINT) run ./...
+
+fmt: $(LINT) ## Format the code
+	$(LINT) fmt ./...
+
+arch: ## Hold the code to ARCHITECTURE.md
+	$(GO) test ./test/arch
+
+fuzz: ## Fuzz every target for FUZZTIME each (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an archive at $VULNDB_ARCHIVE
+	@scripts/vuln $(VULN)
+
+docs: ## Write the generated parts of the documentation
+	$(GO) test ./test/arch -run TestEveryErrorCodeHasItsPage -update
+
+soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
+	@scripts/prepare go cc node python
+	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...
+	@scripts/fuzz 5m
+
+tools: $(LINT) $(VULN) ## Build the pinned tools into .tools/bin
+
+clean: ## Remove what the other targets made
+	rm -rf bin dist .cache .tools test/conformance/node_modules
+
+$(LINT):
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
+	@mv $(TOOLS)/golangci-lint $@
+
+$(VULN):
+	GOBIN=$(TOOLS) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK)
+	@mv $(TOOLS)/govulncheck $@
