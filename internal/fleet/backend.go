@@ -1,0 +1,104 @@
+package fleet
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/ai-aas/api-router/internal/upstream"
+)
+
+// Backend is one server that runs models. What a request reads of it are atomics; locks are taken only where its state changes.
+type Backend struct {
+	id        string
+	identity  identity
+	base      *url.URL
+	transport upstream.Transport
+	log       *slog.Logger
+	now       func() time.Duration
+	place     uint64 // hash of the id: its place in a rendezvous, the same in every replica
+
+	spec     atomic.Pointer[Spec]
+	inFlight atomic.Int64
+	retired  atomic.Bool
+
+	// What requests found out. Moments are counted from the fleet's epoch, zero means never.
+	failures     atomic.Int32 // consecutive
+	ejectedUntil atomic.Int64 // not zero: ejected, and past that moment half open until a trial decides
+	trial        atomic.Bool  // the half-open slot is taken
+	restingUntil atomic.Int64
+	ejection     ejection
+
+	// What probes found out.
+	probed    atomic.Uint32 // a probeState
+	nextProbe atomic.Int64
+	probing   probing
+	catalog   atomic.Pointer[catalog]
+}
+
+// ejection is the slow part of the outlier rule, touched only when a backend goes out or comes back.
+type ejection struct {
+	mu     sync.Mutex
+	times  int           // how often in a row
+	ended  time.Duration // when the latest one ended
+	reason string
+}
+
+func (f *Fleet) newBackend(spec Spec) (*Backend, error) {
+	base, err := spec.base()
+	if err != nil {
+		return nil, err
+	}
+	transport, err := f.transport(spec)
+	if err != nil {
+		return nil, err
+	}
+	b := &Backend{
+		id:        spec.ID,
+		identity:  spec.identity(),
+		base:      base,
+		transport: transport,
+		log:       f.log.With("backend", spec.ID),
+		now:       f.now,
+		place:     xxhash.Sum64String(spec.ID),
+	}
+	b.spec.Store(&spec)
+	b.catalog.Store(&catalog{})
+	return b, nil
+}
+
+// ID is the backend's name in policies, headers and logs.
+func (b *Backend) ID() string { return b.id }
+
+// Spec is the backend's present configuration. Its maps must not be changed.
+func (b *Backend) Spec() Spec { return *b.spec.Load() }
+
+// URL is the address of a path on the backend, such as "/v1/chat/completions". The path is appended to the one that
+// the backend's own URL may have, and must be a constant of the caller's.
+func (b *Backend) URL(path string) *url.URL {
+	u := *b.base
+	u.Path += path
+	return &u
+}
+
+// Authorize sets the headers that carry the router's own credential to this backend, if it has one.
+func (b *Backend) Authorize(h http.Header) { authorize(h, b.identity.engine, b.identity.key) }
+
+// RoundTrip sends a request over the backend's connections. Hold a Lease while the answer is being read.
+func (b *Backend) RoundTrip(r *http.Request) (*http.Response, error) { return b.transport.RoundTrip(r) }
+
+// InFlight counts the leases that are out.
+func (b *Backend) InFlight() int64 { return b.inFlight.Load() }
+
+// retire ends the backend's use. Its connections go with its last lease.
+func (b *Backend) retire() {
+	b.retired.Store(true)
+	if b.inFlight.Load() == 0 {
+		b.transport.CloseIdleConnections()
+	}
+}

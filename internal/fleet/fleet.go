@@ -1,0 +1,153 @@
+// Package fleet knows the backends: which there are, how they are, how busy they are, and which one a request takes.
+//
+// Three voices speak on a backend, and each can take it out alone: active probes (unhealthy), the results of requests
+// (ejected) and the backend's own word that it is full (resting). A request asks a Picker, gets a Lease, and gives it
+// back with a Result. The lists of backends come as Specs; the documents behind them are not known here.
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/upstream"
+)
+
+// Options configure a Fleet.
+type Options struct {
+	// Logger hears of every change of a backend's state, once. Nil: silence.
+	Logger *slog.Logger
+	// Transport makes the connections of a backend. Nil: Standard.
+	Transport func(Spec) (upstream.Transport, error)
+}
+
+// Fleet is the set of backends. It is safe for concurrent use.
+type Fleet struct {
+	log       *slog.Logger
+	transport func(Spec) (upstream.Transport, error)
+	epoch     time.Time // time is counted from here, on the monotonic clock
+	rotations rotations
+
+	backends atomic.Pointer[map[string]*Backend]
+	applying sync.Mutex    // one Apply at a time
+	changed  chan struct{} // wakes Run after an Apply; holds one
+}
+
+// New returns an empty Fleet. It starts nothing.
+func New(opts Options) *Fleet {
+	f := &Fleet{
+		log:       cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
+		transport: opts.Transport,
+		epoch:     time.Now(),
+		changed:   make(chan struct{}, 1),
+	}
+	if f.transport == nil {
+		f.transport = Standard
+	}
+	f.backends.Store(&map[string]*Backend{})
+	return f
+}
+
+// now is the time since the fleet began. It never jumps.
+func (f *Fleet) now() time.Duration { return time.Since(f.epoch) }
+
+// Apply makes specs the set of backends. A backend whose URL, engine, key, connect timeout and TLS are unchanged keeps
+// its state and takes over the rest of its new spec; a changed one is replaced; one that is missing retires: it gets no
+// new lease, and its idle connections are closed when the last lease ends.
+//
+// A spec that cannot be used is left out and named in the error; a backend that already runs under its id stays.
+func (f *Fleet) Apply(specs []Spec) error {
+	f.applying.Lock()
+	defer f.applying.Unlock()
+	old := *f.backends.Load()
+	next := make(map[string]*Backend, len(specs))
+	var problems []error
+	for _, spec := range specs {
+		if next[spec.ID] != nil {
+			problems = append(problems, fmt.Errorf("backend %s: given twice, the first one counts", spec.ID))
+			continue
+		}
+		known := old[spec.ID]
+		if known != nil && known.identity == spec.identity() {
+			known.spec.Store(&spec)
+			next[spec.ID] = known
+			continue
+		}
+		fresh, err := f.newBackend(spec)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("backend %s: %w", spec.ID, err))
+			if known != nil {
+				next[spec.ID] = known
+			}
+			continue
+		}
+		next[spec.ID] = fresh
+	}
+	f.backends.Store(&next)
+	for id, b := range old {
+		if next[id] != b {
+			b.retire()
+		}
+	}
+	select {
+	case f.changed <- struct{}{}:
+	default:
+	}
+	return errors.Join(problems...)
+}
+
+// Run probes the backends until ctx ends, following every Apply. It returns after the last probe has ended, with the
+// idle connections closed. It must not be called twice at once.
+func (f *Fleet) Run(ctx context.Context) error {
+	var probes sync.WaitGroup
+	stops := map[*Backend]context.CancelFunc{}
+	defer probes.Wait()
+	for {
+		current := *f.backends.Load()
+		for b, stop := range stops {
+			if current[b.id] != b {
+				stop()
+				delete(stops, b)
+			}
+		}
+		for _, b := range current {
+			if stops[b] == nil {
+				probing, stop := context.WithCancel(ctx)
+				stops[b] = stop
+				probes.Go(func() { b.probe(probing) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for b, stop := range stops {
+				stop() // ctx has ended it already; this frees the context.
+				probes.Go(b.transport.CloseIdleConnections)
+			}
+			return nil
+		case <-f.changed:
+		}
+	}
+}
+
+// Backend finds a backend by its id.
+func (f *Fleet) Backend(id string) (*Backend, bool) {
+	b, ok := (*f.backends.Load())[id]
+	return b, ok
+}
+
+// Status describes every backend, sorted by id.
+func (f *Fleet) Status() []Status {
+	backends := slices.SortedFunc(maps.Values(*f.backends.Load()), func(a, b *Backend) int { return cmp.Compare(a.id, b.id) })
+	statuses := make([]Status, len(backends))
+	for i, b := range backends {
+		statuses[i] = b.Status()
+	}
+	return statuses
+}
