@@ -7,11 +7,11 @@ import (
 
 // The strategies of a policy.
 const (
-	StrategyAdaptive   = "adaptive"
-	StrategyWeighted   = "weighted"
-	StrategyRoundRobin = "round_robin"
-	StrategyLeastLoaded  = "least_loaded"
-	StrategySession    = "session"
+	StrategyAdaptive    = "adaptive"
+	StrategyWeighted    = "weighted"
+	StrategyRoundRobin  = "round_robin"
+	StrategyLeastLoaded = "least_loaded"
+	StrategySession     = "session"
 )
 
 // option is a candidate as the choice sees it: values only.

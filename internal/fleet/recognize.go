@@ -104,7 +104,7 @@ var signs = []struct {
 }{
 	{"/api/version", EngineOllama, hasText("version")},
 	{"/info", EngineTGI, hasText("model_id")},
-	{"/get_model_info", EngineSGLang, hasText("model_path")},
+	{"/model_info", EngineSGLang, hasText("tokenizer_path")},
 	{"/props", EngineLlamaCPP, hasText("build_info")},
 	{"/version", EngineVLLM, hasText("version")},
 }

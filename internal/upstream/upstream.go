@@ -60,7 +60,8 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// DialRefusedError says that a request asked for a connection to another address than the backend's own.
+// DialRefusedError says that a request asked for a connection to another address than the backend's own, or for plain
+// HTTP where TLS is configured, or the reverse.
 // It is a bug of the caller or an attempt to abuse the router; nothing was dialed.
 type DialRefusedError struct {
 	Address string // the one that is allowed
@@ -118,7 +119,26 @@ func Standard(cfg Config) (Transport, error) {
 		transport.ForceAttemptHTTP2 = true
 		transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 	}
-	return transport, nil
+	return &standard{Transport: transport, encrypted: cfg.TLS != nil, address: cfg.Address}, nil
+}
+
+// standard is an http.Transport that keeps to its own scheme: a backend's key must not travel in plain text because
+// a URL said http.
+type standard struct {
+	*http.Transport
+
+	encrypted bool
+	address   string
+}
+
+func (s *standard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if (r.URL.Scheme == "https") != s.encrypted {
+		if r.Body != nil {
+			_ = r.Body.Close() // A RoundTripper closes the body whatever happens.
+		}
+		return nil, &DialRefusedError{Address: s.address, Asked: r.URL.Scheme + "://" + r.URL.Host}
+	}
+	return s.Transport.RoundTrip(r)
 }
 
 // guard returns a dialer that knows one address. net/http asks it for the address that a request's URL names, so this
