@@ -45,7 +45,7 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 	@scripts/vuln $(VULN)
 
 docs: ## Write the generated parts of the documentation
-	$(GO) test ./test/arch -run TestEveryErrorCodeHasItsPage -update
+	UPDATE_DOCS=1 $(GO) test ./test/arch ./internal/app -run '^TestDocs'
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
 	@scripts/prepare go cc node python
