@@ -1,0 +1,73 @@
+// Package gateway is the clients' door: it serves the public listener.
+//
+// walk.go is the page to read first: it shows a whole request.
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/limit"
+	"github.com/ai-aas/api-router/internal/plan"
+	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+// Limiter decides whether a principal may spend what a request asks for.
+type Limiter interface {
+	Reserve(ctx context.Context, ask limit.Ask) (limit.Reservation, error)
+}
+
+// Component is a part of the process as /v1/status shows it. It carries no address and no secret: the page needs no key.
+type Component struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	// Since is when the component entered this state.
+	Since time.Time `json:"since,omitzero"`
+	// Needed says that the process is not ready without this component.
+	Needed bool `json:"-"`
+	OK     bool `json:"ok"`
+}
+
+// Options are the rooms that the gateway leads a request through, and what it needs to know of the process.
+type Options struct {
+	Logger   *slog.Logger
+	Keys     auth.Validator
+	Table    func() *policy.Table // nil until a table is loaded
+	Decider  *plan.Decider
+	Limiter  Limiter
+	Proxy    *proxy.Proxy
+	Recorder *usage.Recorder
+
+	// Components lists the parts of the process for the status pages.
+	Components func() []Component
+	// Draining says that the process is about to end: it serves on, but is not ready.
+	Draining func() bool
+	Version  string
+
+	// MaxBody is the largest request body, in bytes.
+	MaxBody int64
+	// BodyTimeout is how long a client may take to send its body.
+	BodyTimeout time.Duration
+	// Hints makes refusals name the models and keys that would work. For development alone.
+	Hints bool
+}
+
+// Gateway is the handler of the public listener.
+type Gateway struct {
+	Options
+	routes map[string]route
+}
+
+// New returns a Gateway. It starts nothing.
+func New(opts Options) *Gateway {
+	g := &Gateway{Options: opts}
+	g.routes = g.table()
+	return g
+}
+
+var _ http.Handler = (*Gateway)(nil)

@@ -1,0 +1,177 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+// maxClientRequestID bounds what is kept of a client's own x-request-id, in bytes.
+const maxClientRequestID = 128
+
+// exchange is one request and its answer, as the log and the record will tell it.
+type exchange struct {
+	usage.Record
+	err error
+	// recorded says that this request leaves a usage record: it asked for an inference.
+	recorded bool
+	// sent says that an answer has begun. What fails afterwards can only abort the connection.
+	sent bool
+}
+
+// ServeHTTP implements http.Handler: request id, recovery, the handler, its error, the record, the access log; in this order for every path.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := g.begin(r)
+	w.Header()["X-Request-Id"] = []string{x.RequestID}
+	found, err := g.find(r)
+	defer g.end(r, x, found.quiet)
+	defer g.rescue(w, r, x)
+	if err == nil {
+		err = found.handle(w, r, x)
+	} else if found.method != "" {
+		w.Header().Set("Allow", found.method)
+	}
+	if err != nil {
+		g.fail(w, x, err)
+	}
+	if err != nil && x.sent {
+		panic(http.ErrAbortHandler) // Cuts the connection, so that no client takes the fragment for a whole answer.
+	}
+}
+
+func (g *Gateway) begin(r *http.Request) *exchange {
+	x := &exchange{}
+	x.Start = time.Now()
+	x.RequestID = uuid.Must(uuid.NewV7()).String()
+	x.ClientRequestID = clientRequestID(r.Header.Get("X-Request-Id"))
+	x.Endpoint = r.URL.Path
+	x.Status = http.StatusOK
+	x.StopReason = usage.StopDone
+	return x
+}
+
+// fail renders err, unless an answer has begun or there is nobody left to read one.
+func (g *Gateway) fail(w http.ResponseWriter, x *exchange, err error) {
+	x.err = err
+	x.Code = string(fault.CodeOf(err))
+	if x.StopReason == usage.StopDone {
+		x.StopReason = usage.StopRefused
+	}
+	if x.sent {
+		x.Truncated = true
+		return
+	}
+	x.Status = fault.From(err).Status()
+	if fault.CodeOf(err) == fault.ClientClosed {
+		x.sent = true // Nobody reads: cut the connection in place of an answer.
+		return
+	}
+	fault.Write(w, err)
+}
+
+// rescue turns a panic into a 500 and keeps the process alive. http.ErrAbortHandler is not a failure and passes.
+func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler { //nolint:errorlint,err113 // net/http compares it so, too.
+		panic(v)
+	}
+	g.Logger.LogAttrs(r.Context(), slog.LevelError, "a handler panicked: this is a bug",
+		slog.String("request_id", x.RequestID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	x.StopReason = usage.StopCrash
+	g.fail(w, x, fmt.Errorf("panic: %v", v)) //nolint:err113 // It has no caller that could ask for it.
+	if x.sent {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// end writes the record and the access log line. It runs exactly once a request, also when the handler panicked.
+func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
+	x.LatencyMillis = millis(time.Since(x.Start))
+	if x.recorded {
+		g.Recorder.Close(&x.Record)
+	}
+	level := slog.LevelInfo
+	switch {
+	case quiet && x.err == nil:
+		level = slog.LevelDebug
+	case x.Status >= http.StatusInternalServerError:
+		level = slog.LevelError
+	case x.Truncated:
+		level = slog.LevelWarn
+	}
+	if !g.Logger.Enabled(r.Context(), level) {
+		return
+	}
+	g.Logger.LogAttrs(r.Context(), level, "request", x.attrs(r.Method)...)
+}
+
+// attrs are the fields of the access log line.
+func (x *exchange) attrs(method string) []slog.Attr {
+	attrs := make([]slog.Attr, 0, 24)
+	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("method", printable(method)), slog.String("path", printable(x.Endpoint)),
+		slog.Int("status", x.Status), slog.Float64("latency_ms", x.LatencyMillis))
+	text := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	text("client_request_id", x.ClientRequestID)
+	text("organization", x.Organization)
+	text("key_id", x.KeyID)
+	text("model", x.Model)
+	text("backend", x.Backend)
+	text("decision", x.Decision)
+	text("code", x.Code)
+	if x.recorded {
+		attrs = append(attrs, slog.Int("attempts", x.Attempts), slog.Bool("stream", x.Stream), slog.String("stop_reason", x.StopReason),
+			slog.Int64("prompt_tokens", x.PromptTokens), slog.Int64("completion_tokens", x.CompletionTokens),
+			slog.Float64("ttft_ms", x.TTFTMillis), slog.Float64("router_ms", x.RouterMillis))
+	}
+	if x.err != nil {
+		text("error", x.err.Error())
+	}
+	return attrs
+}
+
+// clientRequestID keeps a client's own id if it is short and printable.
+func clientRequestID(id string) string {
+	if len(id) > maxClientRequestID || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return ""
+	}
+	return id
+}
+
+// printable makes a client's text safe for a log line or a message, and short.
+func printable(s string) string {
+	s = s[:min(len(s), 200)]
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+func millis(d time.Duration) float64 {
+	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
+}
+
+type requestIDKey struct{}
+
+// RequestID returns the id of the request that ctx belongs to, "" outside of one.
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}

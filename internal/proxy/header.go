@@ -1,0 +1,82 @@
+package proxy
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+)
+
+// traceHeaders are the only headers of the client that a backend sees. Baggage, cookies and credentials are not among them.
+var traceHeaders = [...]string{"Traceparent", "Tracestate"}
+
+func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
+	h := make(http.Header, 8)
+	h["Content-Type"] = []string{"application/json"}
+	h["Accept-Encoding"] = []string{"identity"}
+	h["User-Agent"] = []string{f.opts.UserAgent}
+	h["X-Request-Id"] = []string{f.req.RequestID}
+	if f.req.Scanned.Stream {
+		h["Accept"] = []string{"text/event-stream"}
+	} else {
+		h["Accept"] = []string{"application/json"}
+	}
+	for _, name := range traceHeaders {
+		if v := f.req.Header[name]; len(v) == 1 {
+			h[name] = v
+		}
+	}
+	backend.Authorize(h)
+	return h
+}
+
+// commit writes the head of the answer. After it, Sent is true and no other backend can be tried.
+// length is the size of the body in bytes, -1 when it is not known.
+func (f *flight) commit(resp *http.Response, length int64) {
+	h := f.w.Header()
+	for name, values := range resp.Header {
+		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") {
+			h[name] = values
+		}
+	}
+	if length >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(length, 10))
+	}
+	if isEventStream(resp.Header) {
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no") // Reverse proxies in front of us must not hold events back.
+	}
+	if f.opts.ExposeBackend {
+		h.Set("X-Routing-Backend", f.out.Backend)
+	}
+	h.Set("X-Routing-Decision", f.out.Decision)
+	h.Set("X-Routing-Attempts", strconv.Itoa(f.out.Attempts))
+	now := time.Now()
+	own := now.Sub(f.req.Received) - f.out.Waited
+	h.Set("Server-Timing", fmt.Sprintf("router;dur=%.2f, queue;dur=0, backend;dur=%.2f", millis(own), millis(f.out.Waited)))
+	f.extend(now)
+	f.out.Sent, f.out.Status, f.out.FirstByte = true, resp.StatusCode, now
+	f.w.WriteHeader(resp.StatusCode)
+	f.lease.FirstByte()
+}
+
+func millis(d time.Duration) float64 { return float64(max(d, 0)) / float64(time.Millisecond) }
+
+// extend moves the deadline of writes to the client. Once a second is often enough, and spares a call per event.
+func (f *flight) extend(now time.Time) {
+	if f.opts.WriteTimeout <= 0 || now.Sub(f.deadlineAt) < time.Second {
+		return
+	}
+	f.deadlineAt = now
+	_ = f.client.SetWriteDeadline(now.Add(f.opts.WriteTimeout)) // Not every writer has deadlines; then there is none.
+}
+
+// write sends bytes to the client. An error means that the client is gone or does not read.
+func (f *flight) write(p []byte) error {
+	n, err := f.w.Write(p)
+	f.out.BytesOut += int64(n)
+	return err //nolint:wrapcheck // The caller names the case.
+}

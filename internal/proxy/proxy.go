@@ -1,0 +1,209 @@
+// Package proxy carries one request to a backend and its answer back to the client.
+//
+// Three sizes of thought, one file each: for each backend (proxy.go), one attempt (attempt.go), copy bytes (answer.go,
+// stream.go). Until the first byte of an answer is on its way to the client, another backend may be tried; after it, the
+// answer is finished or aborted, never restarted.
+package proxy
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/usage"
+	"github.com/ai-aas/api-router/internal/wire"
+)
+
+// The decisions that the x-routing-decision header and the record name.
+const (
+	DecisionPrimary  = "PRIMARY"  // the first backend that was picked answered
+	DecisionFailover = "FAILOVER" // a backend failed before the one that answered
+)
+
+// maxBackoff bounds the wait between two attempts.
+const maxBackoff = 2 * time.Second
+
+// Picker gives the backends to try, best first, and never one twice. Its error says why none is left, in words for the client.
+type Picker interface {
+	Next() (fleet.Choice, error)
+}
+
+// Options are what every request has in common.
+type Options struct {
+	// UserAgent is what backends see in place of the client's.
+	UserAgent string
+	// ExposeBackend puts the backend's id on answers, as x-routing-backend.
+	ExposeBackend bool
+	// WriteTimeout is how long one write to a client may take before the client counts as gone; 0 means no limit.
+	WriteTimeout time.Duration
+}
+
+// Proxy forwards requests. It holds no state between them and is safe for concurrent use.
+type Proxy struct{ opts Options }
+
+// New returns a Proxy.
+func New(opts Options) *Proxy { return &Proxy{opts: opts} }
+
+// Request is one scanned request on its way to a backend.
+type Request struct {
+	// Path is the constant path that the backend gets, for example /v1/chat/completions.
+	Path string
+	Kind wire.Kind
+	// Scanned is what the scanner read in Body.
+	Scanned wire.Request
+	Body    []byte
+	// Header is the client's. Only what the proxy names is forwarded, never a credential.
+	Header    http.Header
+	RequestID string
+	Received  time.Time
+	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
+	Backoff time.Duration
+	// Checkpoint is called now and then while a stream runs, with what it has used so far.
+	Checkpoint func(wire.Usage)
+}
+
+// Outcome says how a request ended.
+type Outcome struct {
+	// Err is why the client has no whole answer; nil when it has one, be that a backend's own 4xx.
+	Err error
+	// Sent says that the first byte of an answer was written: the status line is out and nothing can be restarted.
+	Sent bool
+	// Status is the HTTP status that was sent, 0 when nothing was.
+	Status       int
+	Stop         string // one of the usage.Stop constants
+	Backend      string
+	BackendModel string
+	Decision     string
+	Attempts     int
+	Usage        wire.Usage
+	FirstByte    time.Time     // zero when no byte was sent
+	Waited       time.Duration // spent waiting for backends
+	BytesOut     int64
+}
+
+// Forward tries backends from picker until one answers, and copies that answer to w.
+//
+// When the outcome has an error and nothing was sent, the caller writes the error. When something was sent already, the
+// caller must abort the connection (http.ErrAbortHandler), so that no client takes the fragment for a whole answer.
+func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request, picker Picker) Outcome {
+	f := &flight{
+		opts: &p.opts, w: w, client: http.NewResponseController(w), req: req,
+		out: Outcome{Decision: DecisionPrimary, Stop: usage.StopBackendError},
+	}
+	for {
+		choice, err := picker.Next()
+		if err != nil {
+			f.exhausted(err)
+			return f.out
+		}
+		if f.out.Attempts > 0 {
+			f.out.Decision = DecisionFailover
+			if err := f.pause(ctx); err != nil {
+				choice.Lease.Done(fleet.Result{Kind: fleet.Neutral})
+				f.fail(err)
+				return f.out
+			}
+		}
+		f.out.Attempts++
+		f.out.Backend, f.out.BackendModel = choice.Lease.Backend().ID(), choice.Model
+		res := f.attempt(ctx, choice)
+		choice.Lease.Done(res.health)
+		if res.err == nil {
+			return f.out
+		}
+		if f.out.Sent || !res.next {
+			f.fail(res.err)
+			return f.out
+		}
+		f.failures = append(f.failures, fault.From(res.err))
+	}
+}
+
+// flight is one request under way.
+type flight struct {
+	opts   *Options
+	w      http.ResponseWriter
+	client *http.ResponseController
+	req    *Request
+	out    Outcome
+	lease  *fleet.Lease // of the attempt under way
+
+	failures   []*fault.Error // why each earlier backend did not answer
+	deadlineAt time.Time      // when the client's write deadline was last moved
+}
+
+// result is how one attempt ended.
+type result struct {
+	health fleet.Result // what the attempt says about the backend
+	err    error        // nil: the client has a whole answer
+	next   bool         // another backend may be tried
+}
+
+// pause waits before the third and later attempts, with jitter, so that a failing pool is not hammered.
+func (f *flight) pause(ctx context.Context) error {
+	if f.out.Attempts < 2 || f.req.Backoff <= 0 {
+		return left(ctx)
+	}
+	wait := min(f.req.Backoff<<min(f.out.Attempts-2, 10), maxBackoff)
+	wait = wait/2 + rand.N(wait/2+1) //nolint:gosec // Jitter needs no secrecy.
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return left(ctx)
+	}
+}
+
+// exhausted turns the failures of all attempts into the one error that the client gets.
+func (f *flight) exhausted(none error) {
+	if len(f.failures) == 0 {
+		f.fail(none)
+		return
+	}
+	last := f.failures[len(f.failures)-1]
+	for _, e := range f.failures {
+		if e.Code != fault.BackendOverloaded {
+			// A full backend is the weakest reason: whatever else went wrong says more.
+			if last.Code == fault.BackendOverloaded {
+				last = e
+			}
+			continue
+		}
+		if last.Code == fault.BackendOverloaded && e.RetryAfter > 0 && (last.RetryAfter == 0 || e.RetryAfter < last.RetryAfter) {
+			last = e
+		}
+	}
+	f.fail(last)
+}
+
+func (f *flight) fail(err error) {
+	f.out.Err = err
+	switch fault.CodeOf(err) {
+	case fault.ClientClosed:
+		f.out.Stop = usage.StopClientGone
+	case fault.Draining:
+		f.out.Stop = usage.StopKilled
+	case fault.BackendTimeout:
+		f.out.Stop = usage.StopTimeout
+	default:
+		f.out.Stop = usage.StopBackendError
+	}
+}
+
+// left says why the request itself is over: the client closed its connection, or the router is shutting down.
+// It is nil while the request is wanted.
+func left(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	cause := context.Cause(ctx)
+	if fault.CodeOf(cause) == fault.Draining {
+		return cause
+	}
+	return fault.New(fault.ClientClosed, "the client closed the connection before the answer was complete").WithCause(cause)
+}
