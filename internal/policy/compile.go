@@ -1,0 +1,313 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Snapshot is what a source holds at one moment: every valid document, and what is wrong with the others.
+type Snapshot struct {
+	Documents []Document
+	Problems  []Problem
+	// Origin says in words where this comes from.
+	Origin string
+}
+
+// Compile checks the documents against each other and builds the table. Of two documents that claim the same id or the
+// same model, the later one is refused. last are the documents that were in force before (nil if none): a document that
+// cannot be used now, but was good in last, stays in force as it was there, unless a good document has taken its place.
+// One that is in last and simply gone from the snapshot goes.
+func Compile(now Snapshot, last []Document) *Table {
+	c := compiler{
+		table: &Table{
+			routes: make(map[address]*Route),
+			listed: make(map[string][]*Route),
+			origin: now.Origin,
+		},
+		problems: slices.Clone(now.Problems),
+		live:     make(map[key]Document, len(now.Documents)),
+		served:   make(map[key]Document, len(now.Documents)),
+		owners:   make(map[address]Document),
+	}
+	policies := c.admit(now.Documents)
+	held := c.cover(last)
+	for _, d := range held {
+		if d.Backend != nil {
+			c.served[d.key()] = d
+		}
+	}
+	for _, d := range policies {
+		if !c.route(d) {
+			if before, ok := c.before(d, last); ok {
+				held = append(held, before)
+			}
+		}
+	}
+	for _, d := range held {
+		if d.Policy != nil {
+			c.hold(d)
+		}
+	}
+	c.checkFallbacks()
+	return c.finish(held)
+}
+
+type compiler struct {
+	table    *Table
+	problems []Problem
+	live     map[key]Document     // what the snapshot brings, each id once
+	served   map[key]Document     // what is in force
+	owners   map[address]Document // the policy that has a name
+	previous map[key]Document     // last, indexed when it is first needed
+	ids      []string             // of the backends in force, sorted, for suggestions
+	hints    int
+}
+
+func (c *compiler) refuse(d Document, format string, args ...any) {
+	c.problems = append(c.problems, Problem{
+		Kind: d.Kind(), ID: d.ID(), File: d.File, Line: d.Line, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+// admit takes each id once, puts the backends in force, and returns the policies in their order.
+func (c *compiler) admit(documents []Document) []Document {
+	var policies []Document
+	for _, d := range documents {
+		if first, twice := c.live[d.key()]; twice {
+			c.refuse(d, "this id is already used by the %s at %s", first.Kind(), first.place())
+			continue
+		}
+		c.live[d.key()] = d
+		if d.Backend != nil {
+			c.served[d.key()] = d
+		} else {
+			policies = append(policies, d)
+		}
+	}
+	return policies
+}
+
+// cover returns the documents of last that the snapshot lacks because they cannot be read now, as its problems tell.
+func (c *compiler) cover(last []Document) []Document {
+	if len(last) == 0 || len(c.problems) == 0 {
+		return nil
+	}
+	unreadable := make(map[Problem]bool, len(c.problems))
+	for _, p := range c.problems {
+		unreadable[identity(p)] = true
+	}
+	var held []Document
+	for _, d := range last {
+		about := identities(d)
+		_, there := c.live[d.key()]
+		if !there && slices.ContainsFunc(about[:], func(p Problem) bool { return unreadable[p] }) {
+			held = append(held, d)
+		}
+	}
+	return held
+}
+
+// before finds the version of d that was in force.
+func (c *compiler) before(d Document, last []Document) (Document, bool) {
+	if c.previous == nil {
+		c.previous = make(map[key]Document, len(last))
+		for _, l := range last {
+			c.previous[l.key()] = l
+		}
+	}
+	found, ok := c.previous[d.key()]
+	return found, ok
+}
+
+// route puts a policy of the snapshot in force, or refuses it and says why.
+func (c *compiler) route(d Document) bool {
+	known := true
+	for _, candidate := range d.Policy.Backends {
+		if _, ok := c.served[key{KindBackend, candidate.Backend}]; !ok {
+			known = false
+			c.refuse(d, "backend %q does not exist%s", candidate.Backend, c.suggestBackend(candidate.Backend))
+		}
+	}
+	if !known {
+		return false
+	}
+	if owner, name := c.clash(d.Policy); owner != nil {
+		c.refuse(d, "model %q of organization %q is already routed by policy %s at %s",
+			name, d.Policy.Organization, owner.ID(), owner.place())
+		return false
+	}
+	c.take(d, d.Policy.Backends)
+	return true
+}
+
+// hold keeps a policy in force as it was. It yields to whatever is there now: backends that are gone are left out, and
+// a name that another policy took is not taken back.
+func (c *compiler) hold(d Document) {
+	left := slices.DeleteFunc(slices.Clone(d.Policy.Backends), func(candidate Candidate) bool {
+		_, ok := c.served[key{KindBackend, candidate.Backend}]
+		return !ok
+	})
+	if owner, _ := c.clash(d.Policy); owner == nil && len(left) > 0 {
+		c.take(d, left)
+	}
+}
+
+func (c *compiler) clash(p *RoutingPolicy) (owner *Document, name string) {
+	for _, name := range p.names() {
+		if owner, taken := c.owners[address{p.Organization, name}]; taken {
+			return &owner, name
+		}
+	}
+	return nil, ""
+}
+
+func (p *RoutingPolicy) names() []string { return append([]string{p.Model}, p.Aliases...) }
+
+func (c *compiler) take(d Document, candidates []Candidate) {
+	p := d.Policy
+	c.served[d.key()] = d
+	route := &Route{
+		Policy:            p.ID,
+		Organization:      p.Organization,
+		Model:             p.Model,
+		FallbackModels:    slices.Clone(p.FallbackModels),
+		Candidates:        slices.Clone(candidates),
+		Strategy:          p.Strategy,
+		Retry:             p.Retry,
+		FailoverThreshold: p.FailoverThreshold,
+		Stream:            p.Stream,
+		allow:             set(p.Keys.Allow),
+		deny:              set(p.Keys.Deny),
+	}
+	slices.SortStableFunc(route.Candidates, func(a, b Candidate) int { return a.Tier - b.Tier })
+	for _, name := range p.names() {
+		c.owners[address{p.Organization, name}] = d
+		c.table.routes[address{p.Organization, name}] = route
+	}
+	c.table.listed[p.Organization] = append(c.table.listed[p.Organization], route)
+}
+
+func set(ids []string) map[string]struct{} {
+	if len(ids) == 0 {
+		return nil
+	}
+	s := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		s[id] = struct{}{}
+	}
+	return s
+}
+
+// suggestBackend bounds the work: a file of nothing but mistakes must not cost the square of its size.
+func (c *compiler) suggestBackend(id string) string {
+	if c.hints++; c.hints > 20 {
+		return ""
+	}
+	if c.ids == nil {
+		for k := range c.served {
+			if k.kind == KindBackend {
+				c.ids = append(c.ids, k.id)
+			}
+		}
+		slices.Sort(c.ids)
+	}
+	return suggest(id, c.ids)
+}
+
+// checkFallbacks tells of fallback models that no policy routes. The policy itself is good: the model is passed over.
+func (c *compiler) checkFallbacks() {
+	routed := make(map[string]bool, len(c.owners))
+	for a := range c.owners {
+		routed[a.name] = true
+	}
+	for _, d := range c.live {
+		if d.Policy == nil {
+			continue
+		}
+		for _, model := range d.Policy.FallbackModels {
+			if !routed[model] {
+				c.refuse(d, "fallback model %q has no routing policy: it is passed over", model)
+			}
+		}
+	}
+}
+
+func (c *compiler) finish(held []Document) *Table {
+	t := c.table
+	byKey := func(a, b Document) int {
+		if order := strings.Compare(string(a.Kind()), string(b.Kind())); order != 0 {
+			return order
+		}
+		return strings.Compare(a.ID(), b.ID())
+	}
+	t.documents = slices.SortedFunc(maps.Values(c.served), byKey)
+	for _, d := range t.documents {
+		if d.Backend != nil {
+			t.backends = append(t.backends, *d.Backend)
+		}
+	}
+	for _, routes := range t.listed {
+		slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(a.Model, b.Model) })
+	}
+	t.revision = revision(t.documents)
+	inForce := c.inForce(held)
+	for i, p := range c.problems {
+		c.problems[i].Serving = inForce[identity(p)]
+	}
+	sortProblems(c.problems)
+	t.problems = c.problems
+	return t
+}
+
+// identity keeps of a problem only what says which documents it is about.
+func identity(p Problem) Problem {
+	if p.ID != "" {
+		return Problem{Kind: p.Kind, ID: p.ID}
+	}
+	return Problem{Kind: p.Kind, File: p.File}
+}
+
+// identities are all identities of problems that can be about d.
+func identities(d Document) [6]Problem {
+	return [...]Problem{
+		{Kind: d.Kind(), ID: d.ID()}, {ID: d.ID()},
+		{Kind: d.Kind(), File: d.File}, {File: d.File},
+		{Kind: d.Kind()}, {},
+	}
+}
+
+// inForce holds the identities of all problems whose documents are in force all the same. A problem that names no
+// document is about those that are held because of it.
+func (c *compiler) inForce(held []Document) map[Problem]bool {
+	in := make(map[Problem]bool, 2*len(c.served))
+	for _, d := range c.served {
+		in[Problem{Kind: d.Kind(), ID: d.ID()}] = true
+		in[Problem{ID: d.ID()}] = true
+	}
+	for _, d := range held {
+		if _, ok := c.served[d.key()]; ok {
+			for _, id := range identities(d) {
+				in[id] = true
+			}
+		}
+	}
+	return in
+}
+
+// revision hashes the documents, which are sorted, without their places.
+func revision(documents []Document) string {
+	hash := sha256.New()
+	encoder := json.NewEncoder(hash)
+	for _, d := range documents {
+		d.File = ""
+		if err := encoder.Encode(d); err != nil { // Strings, numbers and maps of strings: nothing in them can fail.
+			panic("policy: " + err.Error())
+		}
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:6])
+}

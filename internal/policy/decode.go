@@ -1,0 +1,306 @@
+package policy
+
+import (
+	"encoding"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// absent lists what the documents will have one day. Saying so is kinder than "unknown field".
+var (
+	absentFields = map[string]string{
+		"stream.continuation": "stream.continuation is not available in this version: leave it out",
+	}
+	absentKinds = []Kind{"Price", "Mark"}
+)
+
+// decoder reads one syntax tree into a document. It goes on after a problem, to find them all.
+type decoder struct {
+	chunk    chunk
+	file     string
+	kind     Kind
+	id       string
+	at       map[string]*token.Position // where each field's value stands, by its path
+	mistyped map[string]bool            // the paths of values that could not be read
+	problems []Problem
+}
+
+// filler is a document or a part of one that has defaults.
+type filler interface{ fill() }
+
+func (d *decoder) add(p *token.Position, format string, args ...any) {
+	problem := Problem{Kind: d.kind, ID: d.id, File: d.file, Message: fmt.Sprintf(format, args...)}
+	problem.Line, problem.Column = d.chunk.position(p)
+	d.problems = append(d.problems, problem)
+}
+
+func (d *decoder) document(body ast.Node) (Document, []Problem) {
+	d.at[""] = start(body)
+	root, ok := body.(*ast.MappingNode)
+	if !ok {
+		d.add(start(body), "a document is a list of fields that begins with kind: %s or kind: %s", KindBackend, KindRoutingPolicy)
+		return Document{}, d.problems
+	}
+	d.id = textOf(field(root, "id"))
+	if !idForm.MatchString(d.id) {
+		d.id = ""
+	}
+	document := Document{File: d.file}
+	document.Line, _ = d.chunk.position(start(body))
+	switch d.kind = Kind(textOf(field(root, "kind"))); d.kind {
+	case KindBackend:
+		document.Backend = new(Backend)
+		d.value("", root, reflect.ValueOf(document.Backend).Elem())
+	case KindRoutingPolicy:
+		document.Policy = new(RoutingPolicy)
+		d.value("", root, reflect.ValueOf(document.Policy).Elem())
+	default:
+		d.unknownKind(root)
+		return Document{}, d.problems
+	}
+	document.check(flaws{func(path, message string) {
+		if !d.unread(path) {
+			d.add(d.place(path), "%s", message)
+		}
+	}})
+	return document, d.problems
+}
+
+func (d *decoder) unknownKind(root *ast.MappingNode) {
+	kind := d.kind
+	d.kind = ""
+	known := []string{string(KindBackend), string(KindRoutingPolicy)}
+	node := field(root, "kind")
+	if kind == "" {
+		at := start(root)
+		if node != nil {
+			at = start(node)
+		}
+		d.add(at, "kind is missing: write kind: %s", strings.Join(known, " or kind: "))
+		return
+	}
+	for _, absent := range absentKinds {
+		if kind == absent {
+			d.add(start(node), "kind %s is not available in this version", kind)
+			return
+		}
+	}
+	d.add(start(node), "kind %s is unknown%s", quote(string(kind)), suggest(string(kind), known))
+}
+
+// parent cuts the last step off a path, and gives "" for the document itself.
+func parent(path string) string { return path[:max(0, strings.LastIndexAny(path, ".["))] }
+
+// place finds where a field stands, or the nearest thing around it that is there.
+func (d *decoder) place(path string) *token.Position {
+	for {
+		if p, ok := d.at[path]; ok {
+			return p
+		}
+		path = parent(path)
+	}
+}
+
+// unread says that a field, or what it is part of, has a value of a wrong type: it is not also missing.
+func (d *decoder) unread(path string) bool {
+	for ; path != ""; path = parent(path) {
+		if d.mistyped[path] {
+			return true
+		}
+	}
+	return false
+}
+
+// mistake is add for a value that cannot be read.
+func (d *decoder) mistake(path string, node ast.Node, format string, args ...any) {
+	if d.mistyped == nil {
+		d.mistyped = make(map[string]bool)
+	}
+	d.mistyped[path] = true
+	d.add(start(node), "%s %s", path, fmt.Sprintf(format, args...))
+}
+
+// value reads node into v, which has its defaults. A null leaves them.
+func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
+	d.at[path] = start(node)
+	if f, ok := v.Addr().Interface().(filler); ok {
+		f.fill()
+	}
+	if node.Type() == ast.NullType {
+		return
+	}
+	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		d.text(path, node, text)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		if m, ok := d.mapping(path, node); ok {
+			d.fields(path, m, v)
+		}
+	case reflect.Map:
+		if m, ok := d.mapping(path, node); ok {
+			d.entries(path, m, v)
+		}
+	case reflect.Slice:
+		list, ok := node.(*ast.SequenceNode)
+		if !ok {
+			d.mistake(path, node, "must be a list, as in [a, b]")
+			return
+		}
+		v.Set(reflect.MakeSlice(v.Type(), len(list.Values), len(list.Values)))
+		for i, element := range list.Values {
+			d.value(path+"["+strconv.Itoa(i)+"]", element, v.Index(i))
+		}
+	case reflect.Int:
+		n, err := strconv.Atoi(node.GetToken().Value)
+		if node.Type() != ast.IntegerType || err != nil || leadingZero(node.GetToken().Value) {
+			d.mistake(path, node, "must be a whole decimal number")
+			return
+		}
+		v.SetInt(int64(n))
+	case reflect.String:
+		if s, ok := d.string(path, node); ok {
+			v.SetString(s)
+		}
+	default:
+		panic("policy: a document's struct has a field that the decoder cannot read: " + path)
+	}
+}
+
+func leadingZero(s string) bool {
+	s = strings.TrimLeft(s, "+-")
+	return len(s) > 1 && s[0] == '0'
+}
+
+// text reads a value that knows its own form. A bare number is text here: a duration of 0 needs no unit.
+func (d *decoder) text(path string, node ast.Node, into encoding.TextUnmarshaler) {
+	s, ok := node.GetToken().Value, node.Type() == ast.IntegerType
+	if !ok {
+		if s, ok = d.string(path, node); !ok {
+			return
+		}
+	}
+	if err := into.UnmarshalText([]byte(s)); err != nil {
+		d.mistake(path, node, "%s", err)
+	}
+}
+
+// string reads text. It does not repeat a wrong value: it may be a secret.
+func (d *decoder) string(path string, node ast.Node) (string, bool) {
+	switch n := node.(type) {
+	case *ast.StringNode:
+		return n.Value, true
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		d.mistake(path, node, "must be text: put it in quotes")
+	default:
+		d.mistake(path, node, "must be text")
+	}
+	return "", false
+}
+
+func (d *decoder) mapping(path string, node ast.Node) (*ast.MappingNode, bool) {
+	m, ok := node.(*ast.MappingNode)
+	if !ok {
+		d.mistake(path, node, "must hold fields, as in {a: b}")
+	}
+	return m, ok
+}
+
+// each walks the fields of m and refuses a name that is written twice.
+func (d *decoder) each(m *ast.MappingNode, visit func(name string, key, value ast.Node)) {
+	seen := make(map[string]*token.Position, len(m.Values))
+	for _, pair := range m.Values {
+		name, ok := pair.Key.(*ast.StringNode)
+		if !ok {
+			d.add(start(pair.Key), "a field's name must be text: put it in quotes")
+			continue
+		}
+		if first, twice := seen[name.Value]; twice {
+			line, _ := d.chunk.position(first)
+			d.add(start(name), "%s is written twice, first in line %d", quote(name.Value), line)
+			continue
+		}
+		seen[name.Value] = start(name)
+		visit(name.Value, name, pair.Value)
+	}
+}
+
+func (d *decoder) fields(path string, m *ast.MappingNode, v reflect.Value) {
+	byName := make(map[string]int, v.NumField())
+	names := make([]string, 0, v.NumField())
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		byName[name] = i
+		names = append(names, name)
+	}
+	d.each(m, func(name string, key, value ast.Node) {
+		if path == "" && name == "kind" {
+			return
+		}
+		full := strings.TrimPrefix(path+"."+name, ".")
+		i, known := byName[name]
+		switch absent := absentFields[full]; {
+		case known:
+			d.value(full, value, v.Field(i))
+		case absent != "":
+			d.add(start(key), "%s", absent)
+		default:
+			where := ""
+			if path != "" {
+				where = " in " + path
+			}
+			d.add(start(key), "unknown field %s%s%s", quote(name), where, suggest(name, names))
+		}
+	})
+}
+
+func (d *decoder) entries(path string, m *ast.MappingNode, v reflect.Value) {
+	v.Set(reflect.MakeMapWithSize(v.Type(), len(m.Values)))
+	d.each(m, func(name string, _, value ast.Node) {
+		element := reflect.New(v.Type().Elem()).Elem()
+		d.value(path+"."+name, value, element)
+		v.SetMapIndex(reflect.ValueOf(name), element)
+	})
+}
+
+// field finds a field of m by its name, nil if there is none.
+func field(m *ast.MappingNode, name string) ast.Node {
+	for _, pair := range m.Values {
+		if key, ok := pair.Key.(*ast.StringNode); ok && key.Value == name {
+			return pair.Value
+		}
+	}
+	return nil
+}
+
+func textOf(node ast.Node) string {
+	if s, ok := node.(*ast.StringNode); ok {
+		return s.Value
+	}
+	return ""
+}
+
+// start is where a node begins: a block mapping's own token is its first colon.
+func start(node ast.Node) *token.Position {
+	if m, ok := node.(*ast.MappingNode); ok && !m.IsFlowStyle && len(m.Values) > 0 {
+		return m.Values[0].Key.GetToken().Position
+	}
+	return node.GetToken().Position
+}
+
+// quote makes a name from a document fit for a message of one line.
+func quote(name string) string {
+	const limit = 64
+	if len(name) > limit {
+		name = strings.ToValidUTF8(name[:limit], "") + "…"
+	}
+	return strconv.Quote(name)
+}

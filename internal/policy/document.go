@@ -1,0 +1,203 @@
+// Package policy turns documents (backends and routing policies) into one immutable table and keeps that table current.
+//
+// Parse reads documents from text and finds every problem at once. Compile checks them against each other and builds a Table.
+// A Store follows a Source, keeps the last good version of every document, and publishes tables with one atomic store.
+// Readers take Store.Table once per request and ask it with Lookup.
+package policy
+
+import "time"
+
+// Kind names what a document describes.
+type Kind string
+
+// The kinds that this version reads.
+const (
+	KindBackend       Kind = "Backend"
+	KindRoutingPolicy Kind = "RoutingPolicy"
+)
+
+// Everyone is the organization of a policy that holds for every organization without a policy of its own for the model.
+const Everyone = "*"
+
+// The strategies of a routing policy.
+const (
+	StrategyAdaptive    = "adaptive"
+	StrategyWeighted    = "weighted"
+	StrategyRoundRobin  = "round_robin"
+	StrategyLeastLoaded = "least_loaded"
+	StrategySession     = "session"
+)
+
+// OnBreakError ends a stream whose backend died with an error event.
+const OnBreakError = "error"
+
+// Backend describes one inference server.
+type Backend struct {
+	ID string `json:"id"`
+	// URL is the server's base: scheme, host and perhaps a path prefix, without /v1 and without a slash at its end.
+	URL    string `json:"url"`
+	Engine string `json:"engine"`
+	// Models maps public names to the backend's own, only where they differ.
+	Models map[string]string `json:"models,omitempty"`
+	// APIKey is sent to the backend. The zero value sends none.
+	APIKey SecretRef `json:"api_key,omitzero"`
+	// MaxConcurrency caps requests in flight; 0 sets no fixed cap.
+	MaxConcurrency int               `json:"max_concurrency"`
+	Timeouts       Timeouts          `json:"timeouts"`
+	Labels         map[string]string `json:"labels,omitempty"`
+	TLS            TLS               `json:"tls,omitzero"`
+}
+
+// Timeouts are the deadlines of one attempt at a backend.
+type Timeouts struct {
+	Connect      Duration `json:"connect"`
+	FirstByte    Duration `json:"first_byte"`
+	BetweenBytes Duration `json:"between_bytes"`
+	Total        Duration `json:"total"`
+}
+
+// TLS says how an https backend is verified and how the router proves itself. CA, Cert and Key are paths of PEM files;
+// an empty CA means the system's roots, an empty ServerName the host of the URL.
+type TLS struct {
+	CA         string `json:"ca,omitempty"`
+	Cert       string `json:"cert,omitempty"`
+	Key        string `json:"key,omitempty"`
+	ServerName string `json:"server_name,omitempty"`
+}
+
+// RoutingPolicy says which backends serve a model for an organization.
+type RoutingPolicy struct {
+	ID string `json:"id"`
+	// Organization is an organization's id or Everyone.
+	Organization   string      `json:"organization"`
+	Model          string      `json:"model"`
+	Aliases        []string    `json:"aliases,omitempty"`
+	FallbackModels []string    `json:"fallback_models,omitempty"`
+	Backends       []Candidate `json:"backends"`
+	Strategy       string      `json:"strategy"`
+	Retry          Retry       `json:"retry"`
+	// FailoverThreshold is the number of consecutive failures that eject a backend.
+	FailoverThreshold int         `json:"failover_threshold"`
+	Stream            StreamRules `json:"stream"`
+	Keys              KeyRules    `json:"keys,omitzero"`
+}
+
+// Candidate is one backend of a policy. A lower tier is used first; within a tier the weights share the traffic.
+type Candidate struct {
+	Backend string `json:"id"`
+	Weight  int    `json:"weight"`
+	Tier    int    `json:"tier"`
+}
+
+// Retry bounds the attempts at one request before its first byte.
+type Retry struct {
+	// Attempts counts all of them, the first included.
+	Attempts int      `json:"attempts"`
+	Backoff  Duration `json:"backoff"`
+}
+
+// StreamRules say what happens to a stream.
+type StreamRules struct {
+	OnBreak   string   `json:"on_break"`
+	Heartbeat Duration `json:"heartbeat"`
+}
+
+// KeyRules narrow a policy to some keys, by key id. A key on Deny is refused; where Allow is not empty, any key that is not on it is too.
+type KeyRules struct {
+	Allow []string `json:"allow,omitempty"`
+	Deny  []string `json:"deny,omitempty"`
+}
+
+// NewBackend returns a Backend with every default filled in.
+func NewBackend(id, url string) Backend {
+	b := Backend{ID: id, URL: url}
+	b.fill()
+	return b
+}
+
+// NewRoutingPolicy returns a RoutingPolicy for everyone with every default filled in, shared among backends by equal weights.
+func NewRoutingPolicy(id, model string, backends ...string) RoutingPolicy {
+	p := RoutingPolicy{ID: id, Model: model}
+	p.fill()
+	for _, backend := range backends {
+		c := Candidate{Backend: backend}
+		c.fill()
+		p.Backends = append(p.Backends, c)
+	}
+	return p
+}
+
+// fill sets the defaults; the decoder calls it before it reads a value's fields.
+func (b *Backend) fill() {
+	b.Engine = "vllm"
+	b.Timeouts = Timeouts{
+		Connect:      Duration(2 * time.Second),
+		FirstByte:    Duration(2 * time.Minute),
+		BetweenBytes: Duration(time.Minute),
+		Total:        Duration(30 * time.Minute),
+	}
+}
+
+func (p *RoutingPolicy) fill() {
+	p.Organization = Everyone
+	p.Strategy = StrategyAdaptive
+	p.Retry = Retry{Attempts: 2, Backoff: Duration(100 * time.Millisecond)}
+	p.FailoverThreshold = 3
+	p.Stream = StreamRules{OnBreak: OnBreakError}
+}
+
+func (c *Candidate) fill() { c.Weight = 100 }
+
+// Document is one Backend or one RoutingPolicy (exactly one of the two is set) and the place where it was read.
+type Document struct {
+	Backend *Backend       `json:"backend,omitempty"`
+	Policy  *RoutingPolicy `json:"policy,omitempty"`
+	// File is the file's path, or another name for the place: "environment".
+	File string `json:"file,omitempty"`
+	// Line is 0 where there is none. It is not kept on disk: lines move without a change of content.
+	Line int `json:"-"`
+}
+
+// Kind tells which of the two the document is.
+func (d Document) Kind() Kind {
+	if d.Backend != nil {
+		return KindBackend
+	}
+	return KindRoutingPolicy
+}
+
+// ID is the id of the backend or policy.
+func (d Document) ID() string {
+	if d.Backend != nil {
+		return d.Backend.ID
+	}
+	return d.Policy.ID
+}
+
+type key struct {
+	kind Kind
+	id   string
+}
+
+func (d Document) key() key { return key{d.Kind(), d.ID()} }
+
+func (d Document) place() string { return place(d.File, d.Line, 0) }
+
+// Duration is a time.Duration that is written as in "2s" or "100ms".
+type Duration time.Duration
+
+// String is the duration as time.Duration prints it.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText is String, for JSON.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil {
+		return errDuration
+	}
+	*d = Duration(parsed)
+	return nil
+}
