@@ -21,7 +21,7 @@ const (
 
 var (
 	idForm    = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-	keyIDForm = regexp.MustCompile(`^[!-~]{1,128}$`)
+	keyIDForm = regexp.MustCompile(`^[[:graph:]]{1,128}$`)
 	modelForm = regexp.MustCompile(`^[A-Za-z0-9._:/@+-]{1,256}$`)
 	labelForm = regexp.MustCompile(`^[A-Za-z0-9._/-]{1,128}$`)
 	hostForm  = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,253}$`)
@@ -40,32 +40,32 @@ type flaws struct {
 	report func(path, message string)
 }
 
-func (f flaws) add(path, format string, args ...any) { f.report(path, fmt.Sprintf(format, args...)) }
+func (f flaws) addf(path, format string, args ...any) { f.report(path, fmt.Sprintf(format, args...)) }
 
 func (f flaws) form(path, value string, form *regexp.Regexp, rule string) {
 	switch {
 	case value == "":
-		f.add(path, "%s is missing or empty", path)
+		f.addf(path, "%s is missing or empty", path)
 	case !form.MatchString(value):
-		f.add(path, "%s %s", path, rule)
+		f.addf(path, "%s %s", path, rule)
 	}
 }
 
 func (f flaws) oneOf(path, value string, known []string) {
 	if !slices.Contains(known, value) {
-		f.add(path, "%s must be one of %s%s", path, strings.Join(known, ", "), suggest(value, known))
+		f.addf(path, "%s must be one of %s%s", path, strings.Join(known, ", "), suggest(value, known))
 	}
 }
 
 func (f flaws) between(path string, value, low, high int) {
 	if value < low || value > high {
-		f.add(path, "%s must be between %d and %d", path, low, high)
+		f.addf(path, "%s must be between %d and %d", path, low, high)
 	}
 }
 
 func (f flaws) positive(path string, d Duration) {
 	if d <= 0 || time.Duration(d) > maxTimeout {
-		f.add(path, "%s must be above 0s and at most %s", path, Duration(maxTimeout))
+		f.addf(path, "%s must be above 0s and at most %s", path, Duration(maxTimeout))
 	}
 }
 
@@ -73,7 +73,7 @@ func (f flaws) positive(path string, d Duration) {
 func (b *Backend) check(f flaws) {
 	f.form("id", b.ID, idForm, idRule)
 	if normal, err := normalURL(b.URL); err != nil {
-		f.add("url", "url %s", err)
+		f.addf("url", "url %s", err)
 	} else {
 		b.URL = normal
 	}
@@ -81,10 +81,10 @@ func (b *Backend) check(f flaws) {
 	for _, public := range slices.Sorted(maps.Keys(b.Models)) {
 		path := "models." + public
 		if !modelForm.MatchString(public) {
-			f.add(path, "a public model name %s", modelRule)
+			f.addf(path, "a public model name %s", modelRule)
 		}
 		if own := b.Models[public]; own == "" || len(own) > maxName || strings.ContainsFunc(own, isUnquotable) {
-			f.add(path, "the backend's own name of a model must be 1 to %d bytes without quotes, backslashes and control characters", maxName)
+			f.addf(path, "the backend's own name of a model must be 1 to %d bytes without quotes, backslashes and control characters", maxName)
 		}
 	}
 	f.between("max_concurrency", b.MaxConcurrency, 0, 1_000_000)
@@ -94,10 +94,10 @@ func (b *Backend) check(f flaws) {
 	f.positive("timeouts.total", b.Timeouts.Total)
 	for _, name := range slices.Sorted(maps.Keys(b.Labels)) {
 		if !labelForm.MatchString(name) {
-			f.add("labels."+name, "a label's name must be 1 to 128 of the characters A-Z a-z 0-9 . _ / -")
+			f.addf("labels."+name, "a label's name must be 1 to 128 of the characters A-Z a-z 0-9 . _ / -")
 		}
 		if v := b.Labels[name]; len(v) > 256 || strings.ContainsFunc(v, isControl) {
-			f.add("labels."+name, "a label's value must be at most 256 bytes without control characters")
+			f.addf("labels."+name, "a label's value must be at most 256 bytes without control characters")
 		}
 	}
 	b.checkTLS(f)
@@ -108,24 +108,24 @@ func (b *Backend) checkTLS(f flaws) {
 		return
 	}
 	if !strings.HasPrefix(b.URL, "https://") {
-		f.add("tls", "tls is only for a backend whose url begins with https://")
+		f.addf("tls", "tls is only for a backend whose url begins with https://")
 	}
 	pemFile := func(path, value string) {
 		switch {
 		case strings.Contains(value, "-----BEGIN"), strings.ContainsFunc(value, isControl):
-			f.add(path, "%s must be the path of a PEM file, not its content", path)
+			f.addf(path, "%s must be the path of a PEM file, not its content", path)
 		case strings.HasPrefix(value, "file:"), strings.HasPrefix(value, "env:"):
-			f.add(path, "%s is the path of a PEM file: write it without file: or env:", path)
+			f.addf(path, "%s is the path of a PEM file: write it without file: or env:", path)
 		}
 	}
 	pemFile("tls.ca", b.TLS.CA)
 	pemFile("tls.cert", b.TLS.Cert)
 	pemFile("tls.key", b.TLS.Key)
 	if (b.TLS.Cert == "") != (b.TLS.Key == "") {
-		f.add("tls", "tls.cert and tls.key go together: write both or none")
+		f.addf("tls", "tls.cert and tls.key go together: write both or none")
 	}
 	if name := b.TLS.ServerName; name != "" && !hostForm.MatchString(name) {
-		f.add("tls.server_name", "tls.server_name must be a host name")
+		f.addf("tls.server_name", "tls.server_name must be a host name")
 	}
 }
 
@@ -202,18 +202,18 @@ func (p *RoutingPolicy) check(f flaws) {
 	f.oneOf("strategy", p.Strategy, strategies)
 	f.between("retry.attempts", p.Retry.Attempts, 1, maxAttempts)
 	if b := time.Duration(p.Retry.Backoff); b < 0 || b > time.Minute {
-		f.add("retry.backoff", "retry.backoff must be between 0s and 1m")
+		f.addf("retry.backoff", "retry.backoff must be between 0s and 1m")
 	}
 	f.between("failover_threshold", p.FailoverThreshold, 1, 1000)
 	switch p.Stream.OnBreak {
 	case OnBreakError:
 	case "resume":
-		f.add("stream.on_break", "stream.on_break: resuming a broken stream is not available in this version: write error, or leave it out")
+		f.addf("stream.on_break", "stream.on_break: resuming a broken stream is not available in this version: write error, or leave it out")
 	default:
-		f.add("stream.on_break", "stream.on_break must be error")
+		f.addf("stream.on_break", "stream.on_break must be error")
 	}
 	if p.Stream.Heartbeat != 0 {
-		f.add("stream.heartbeat", "stream.heartbeat is not available in this version: write 0s, or leave it out")
+		f.addf("stream.heartbeat", "stream.heartbeat is not available in this version: write 0s, or leave it out")
 	}
 	p.checkKeys(f)
 }
@@ -225,7 +225,7 @@ func (p *RoutingPolicy) checkNames(f flaws) {
 		path := fmt.Sprintf("aliases[%d]", i)
 		f.form(path, alias, modelForm, modelRule)
 		if is, taken := own[alias]; taken && alias != "" {
-			f.add(path, "alias %q is already %s", alias, is)
+			f.addf(path, "alias %q is already %s", alias, is)
 		}
 		own[alias] = "an alias of this policy"
 	}
@@ -233,7 +233,7 @@ func (p *RoutingPolicy) checkNames(f flaws) {
 		path := fmt.Sprintf("fallback_models[%d]", i)
 		f.form(path, model, modelForm, modelRule)
 		if is, taken := own[model]; taken && model != "" {
-			f.add(path, "fallback model %q is already %s", model, is)
+			f.addf(path, "fallback model %q is already %s", model, is)
 		}
 		own[model] = "a fallback model of this policy"
 	}
@@ -241,7 +241,7 @@ func (p *RoutingPolicy) checkNames(f flaws) {
 
 func (p *RoutingPolicy) checkBackends(f flaws) {
 	if len(p.Backends) == 0 {
-		f.add("backends", "backends is missing: a policy needs at least one, as in backends: [{id: my-backend}]")
+		f.addf("backends", "backends is missing: a policy needs at least one, as in backends: [{id: my-backend}]")
 		return
 	}
 	seen := make(map[string]bool, len(p.Backends))
@@ -250,7 +250,7 @@ func (p *RoutingPolicy) checkBackends(f flaws) {
 		path := fmt.Sprintf("backends[%d]", i)
 		f.form(path+".id", c.Backend, idForm, idRule)
 		if seen[c.Backend] && c.Backend != "" {
-			f.add(path+".id", "backend %q is listed twice", c.Backend)
+			f.addf(path+".id", "backend %q is listed twice", c.Backend)
 		}
 		seen[c.Backend] = true
 		f.between(path+".weight", c.Weight, 0, maxWeight)
@@ -258,7 +258,7 @@ func (p *RoutingPolicy) checkBackends(f flaws) {
 		share = share || c.Weight != 0
 	}
 	if !share {
-		f.add("backends", "every backend has weight 0: at least one must be above 0")
+		f.addf("backends", "every backend has weight 0: at least one must be above 0")
 	}
 }
 
@@ -272,7 +272,7 @@ func (p *RoutingPolicy) checkKeys(f flaws) {
 		path := fmt.Sprintf("keys.deny[%d]", i)
 		f.form(path, id, keyIDForm, rule)
 		if _, both := allowed[id]; both {
-			f.add(path, "key %q is both allowed and denied", id)
+			f.addf(path, "key %q is both allowed and denied", id)
 		}
 	}
 }

@@ -18,18 +18,19 @@ type Snapshot struct {
 	Origin string
 }
 
-// Compile checks the documents against each other and builds the table. Of two documents that claim the same id or the
+// Compile checks the documents, alone where Parse has not done it and against each other, and builds the table. Of two documents that claim the same id or the
 // same model, the later one is refused. last are the documents that were in force before (nil if none): a document that
 // cannot be used now, but was good in last, stays in force as it was there, unless a good document has taken its place.
 // One that is in last and simply gone from the snapshot goes.
 func Compile(now Snapshot, last []Document) *Table {
+	now = check(now)
 	c := compiler{
 		table: &Table{
 			routes: make(map[address]*Route),
 			listed: make(map[string][]*Route),
 			origin: now.Origin,
 		},
-		problems: slices.Clone(now.Problems),
+		problems: now.Problems,
 		live:     make(map[key]Document, len(now.Documents)),
 		served:   make(map[key]Document, len(now.Documents)),
 		owners:   make(map[address]Document),
@@ -68,7 +69,7 @@ type compiler struct {
 	hints    int
 }
 
-func (c *compiler) refuse(d Document, format string, args ...any) {
+func (c *compiler) refusef(d Document, format string, args ...any) {
 	c.problems = append(c.problems, Problem{
 		Kind: d.Kind(), ID: d.ID(), File: d.File, Line: d.Line, Message: fmt.Sprintf(format, args...),
 	})
@@ -79,7 +80,7 @@ func (c *compiler) admit(documents []Document) []Document {
 	var policies []Document
 	for _, d := range documents {
 		if first, twice := c.live[d.key()]; twice {
-			c.refuse(d, "this id is already used by the %s at %s", first.Kind(), first.place())
+			c.refusef(d, "this id is already used by the %s at %s", first.Kind(), first.place())
 			continue
 		}
 		c.live[d.key()] = d
@@ -130,14 +131,14 @@ func (c *compiler) route(d Document) bool {
 	for _, candidate := range d.Policy.Backends {
 		if _, ok := c.served[key{KindBackend, candidate.Backend}]; !ok {
 			known = false
-			c.refuse(d, "backend %q does not exist%s", candidate.Backend, c.suggestBackend(candidate.Backend))
+			c.refusef(d, "backend %q does not exist%s", candidate.Backend, c.suggestBackend(candidate.Backend))
 		}
 	}
 	if !known {
 		return false
 	}
 	if owner, name := c.clash(d.Policy); owner != nil {
-		c.refuse(d, "model %q of organization %q is already routed by policy %s at %s",
+		c.refusef(d, "model %q of organization %q is already routed by policy %s at %s",
 			name, d.Policy.Organization, owner.ID(), owner.place())
 		return false
 	}
@@ -205,7 +206,8 @@ func set(ids []string) map[string]struct{} {
 
 // suggestBackend bounds the work: a file of nothing but mistakes must not cost the square of its size.
 func (c *compiler) suggestBackend(id string) string {
-	if c.hints++; c.hints > 20 {
+	c.hints++
+	if c.hints > 20 {
 		return ""
 	}
 	if c.ids == nil {
@@ -231,7 +233,7 @@ func (c *compiler) checkFallbacks() {
 		}
 		for _, model := range d.Policy.FallbackModels {
 			if !routed[model] {
-				c.refuse(d, "fallback model %q has no routing policy: it is passed over", model)
+				c.refusef(d, "fallback model %q has no routing policy: it is passed over", model)
 			}
 		}
 	}
@@ -275,9 +277,12 @@ func identity(p Problem) Problem {
 // identities are all identities of problems that can be about d.
 func identities(d Document) [6]Problem {
 	return [...]Problem{
-		{Kind: d.Kind(), ID: d.ID()}, {ID: d.ID()},
-		{Kind: d.Kind(), File: d.File}, {File: d.File},
-		{Kind: d.Kind()}, {},
+		{Kind: d.Kind(), ID: d.ID()},
+		{ID: d.ID()},
+		{Kind: d.Kind(), File: d.File},
+		{File: d.File},
+		{Kind: d.Kind()},
+		{},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,7 +34,7 @@ type decoder struct {
 // filler is a document or a part of one that has defaults.
 type filler interface{ fill() }
 
-func (d *decoder) add(p *token.Position, format string, args ...any) {
+func (d *decoder) addf(p *token.Position, format string, args ...any) {
 	problem := Problem{Kind: d.kind, ID: d.id, File: d.file, Message: fmt.Sprintf(format, args...)}
 	problem.Line, problem.Column = d.chunk.position(p)
 	d.problems = append(d.problems, problem)
@@ -43,7 +44,7 @@ func (d *decoder) document(body ast.Node) (Document, []Problem) {
 	d.at[""] = start(body)
 	root, ok := body.(*ast.MappingNode)
 	if !ok {
-		d.add(start(body), "a document is a list of fields that begins with kind: %s or kind: %s", KindBackend, KindRoutingPolicy)
+		d.addf(start(body), "a document is a list of fields that begins with kind: %s or kind: %s", KindBackend, KindRoutingPolicy)
 		return Document{}, d.problems
 	}
 	d.id = textOf(field(root, "id"))
@@ -65,9 +66,10 @@ func (d *decoder) document(body ast.Node) (Document, []Problem) {
 	}
 	document.check(flaws{func(path, message string) {
 		if !d.unread(path) {
-			d.add(d.place(path), "%s", message)
+			d.addf(d.place(path), "%s", message)
 		}
 	}})
+	document.checked = true
 	return document, d.problems
 }
 
@@ -81,16 +83,14 @@ func (d *decoder) unknownKind(root *ast.MappingNode) {
 		if node != nil {
 			at = start(node)
 		}
-		d.add(at, "kind is missing: write kind: %s", strings.Join(known, " or kind: "))
+		d.addf(at, "kind is missing: write kind: %s", strings.Join(known, " or kind: "))
 		return
 	}
-	for _, absent := range absentKinds {
-		if kind == absent {
-			d.add(start(node), "kind %s is not available in this version", kind)
-			return
-		}
+	if slices.Contains(absentKinds, kind) {
+		d.addf(start(node), "kind %s is not available in this version", kind)
+		return
 	}
-	d.add(start(node), "kind %s is unknown%s", quote(string(kind)), suggest(string(kind), known))
+	d.addf(start(node), "kind %s is unknown%s", quote(string(kind)), suggest(string(kind), known))
 }
 
 // parent cuts the last step off a path, and gives "" for the document itself.
@@ -116,25 +116,25 @@ func (d *decoder) unread(path string) bool {
 	return false
 }
 
-// mistake is add for a value that cannot be read.
-func (d *decoder) mistake(path string, node ast.Node, format string, args ...any) {
+// mistakef is addf for a value that cannot be read.
+func (d *decoder) mistakef(path string, node ast.Node, format string, args ...any) {
 	if d.mistyped == nil {
 		d.mistyped = make(map[string]bool)
 	}
 	d.mistyped[path] = true
-	d.add(start(node), "%s %s", path, fmt.Sprintf(format, args...))
+	d.addf(start(node), "%s %s", path, fmt.Sprintf(format, args...))
 }
 
 // value reads node into v, which has its defaults. A null leaves them.
 func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 	d.at[path] = start(node)
-	if f, ok := v.Addr().Interface().(filler); ok {
+	if f, ok := reflect.TypeAssert[filler](v.Addr()); ok {
 		f.fill()
 	}
 	if node.Type() == ast.NullType {
 		return
 	}
-	if text, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if text, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		d.text(path, node, text)
 		return
 	}
@@ -150,7 +150,7 @@ func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 	case reflect.Slice:
 		list, ok := node.(*ast.SequenceNode)
 		if !ok {
-			d.mistake(path, node, "must be a list, as in [a, b]")
+			d.mistakef(path, node, "must be a list, as in [a, b]")
 			return
 		}
 		v.Set(reflect.MakeSlice(v.Type(), len(list.Values), len(list.Values)))
@@ -160,7 +160,7 @@ func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 	case reflect.Int:
 		n, err := strconv.Atoi(node.GetToken().Value)
 		if node.Type() != ast.IntegerType || err != nil || leadingZero(node.GetToken().Value) {
-			d.mistake(path, node, "must be a whole decimal number")
+			d.mistakef(path, node, "must be a whole decimal number")
 			return
 		}
 		v.SetInt(int64(n))
@@ -187,7 +187,7 @@ func (d *decoder) text(path string, node ast.Node, into encoding.TextUnmarshaler
 		}
 	}
 	if err := into.UnmarshalText([]byte(s)); err != nil {
-		d.mistake(path, node, "%s", err)
+		d.mistakef(path, node, "%s", err)
 	}
 }
 
@@ -199,9 +199,9 @@ func (d *decoder) string(path string, node ast.Node) (string, bool) {
 	case *ast.LiteralNode:
 		return n.Value.Value, true
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
-		d.mistake(path, node, "must be text: put it in quotes")
+		d.mistakef(path, node, "must be text: put it in quotes")
 	default:
-		d.mistake(path, node, "must be text")
+		d.mistakef(path, node, "must be text")
 	}
 	return "", false
 }
@@ -209,7 +209,7 @@ func (d *decoder) string(path string, node ast.Node) (string, bool) {
 func (d *decoder) mapping(path string, node ast.Node) (*ast.MappingNode, bool) {
 	m, ok := node.(*ast.MappingNode)
 	if !ok {
-		d.mistake(path, node, "must hold fields, as in {a: b}")
+		d.mistakef(path, node, "must hold fields, as in {a: b}")
 	}
 	return m, ok
 }
@@ -220,12 +220,12 @@ func (d *decoder) each(m *ast.MappingNode, visit func(name string, key, value as
 	for _, pair := range m.Values {
 		name, ok := pair.Key.(*ast.StringNode)
 		if !ok {
-			d.add(start(pair.Key), "a field's name must be text: put it in quotes")
+			d.addf(start(pair.Key), "a field's name must be text: put it in quotes")
 			continue
 		}
 		if first, twice := seen[name.Value]; twice {
 			line, _ := d.chunk.position(first)
-			d.add(start(name), "%s is written twice, first in line %d", quote(name.Value), line)
+			d.addf(start(name), "%s is written twice, first in line %d", quote(name.Value), line)
 			continue
 		}
 		seen[name.Value] = start(name)
@@ -251,13 +251,13 @@ func (d *decoder) fields(path string, m *ast.MappingNode, v reflect.Value) {
 		case known:
 			d.value(full, value, v.Field(i))
 		case absent != "":
-			d.add(start(key), "%s", absent)
+			d.addf(start(key), "%s", absent)
 		default:
 			where := ""
 			if path != "" {
 				where = " in " + path
 			}
-			d.add(start(key), "unknown field %s%s%s", quote(name), where, suggest(name, names))
+			d.addf(start(key), "unknown field %s%s%s", quote(name), where, suggest(name, names))
 		}
 	})
 }

@@ -156,6 +156,8 @@ type Document struct {
 	File string `json:"file,omitempty"`
 	// Line is 0 where there is none. It is not kept on disk: lines move without a change of content.
 	Line int `json:"-"`
+
+	checked bool // by Parse: nothing is wrong with it alone, and its values are in their normal forms
 }
 
 // Kind tells which of the two the document is.

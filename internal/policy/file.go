@@ -199,8 +199,10 @@ func (f *fileSource) read(seen []sighting) Snapshot {
 	for _, s := range seen {
 		p := f.readOne(s)
 		if len(snapshot.Documents)+len(p.documents) > MaxDocuments {
-			snapshot.Problems = append(snapshot.Problems, Problem{File: s.path,
-				Message: fmt.Sprintf("there are more than %d documents with this file: it is not read", MaxDocuments)})
+			snapshot.Problems = append(snapshot.Problems, Problem{
+				File:    s.path,
+				Message: fmt.Sprintf("there are more than %d documents with this file: it is not read", MaxDocuments),
+			})
 			continue
 		}
 		parsed[s.path] = p

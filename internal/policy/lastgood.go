@@ -68,7 +68,7 @@ func saveLastGood(path string, documents []byte, now time.Time) (err error) {
 
 // syncDir makes a rename in dir last.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // The path is the operator's own configuration.
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,10 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 	for i, entry := range entries {
 		d, err := entry.document()
 		if err != nil {
-			snapshot.Problems = append(snapshot.Problems, Problem{File: path,
-				Message: fmt.Sprintf("document %d was written by another version: %s", i+1, err)})
+			snapshot.Problems = append(snapshot.Problems, Problem{
+				File:    path,
+				Message: fmt.Sprintf("document %d was written by another version: %s", i+1, err),
+			})
 			continue
 		}
 		snapshot.Documents = append(snapshot.Documents, d)

@@ -39,15 +39,20 @@ func Parse(name string, data []byte) ([]Document, []Problem) {
 		if c.blank() {
 			continue
 		}
-		if count++; count > MaxDocuments {
-			problems = append(problems, Problem{File: name, Line: c.line,
-				Message: fmt.Sprintf("the file holds more than %d documents: those from here on are not read", MaxDocuments)})
+		count++
+		if count > MaxDocuments {
+			problems = append(problems, Problem{
+				File: name, Line: c.line,
+				Message: fmt.Sprintf("the file holds more than %d documents: those from here on are not read", MaxDocuments),
+			})
 			break
 		}
 		document, found := c.read(name)
 		if len(found) > maxProblems {
-			found = append(found[:maxProblems], Problem{Kind: found[0].Kind, ID: found[0].ID, File: name, Line: c.line,
-				Message: fmt.Sprintf("and %d further problems of this document", len(found)-maxProblems)})
+			found = append(found[:maxProblems], Problem{
+				Kind: found[0].Kind, ID: found[0].ID, File: name, Line: c.line,
+				Message: fmt.Sprintf("and %d further problems of this document", len(found)-maxProblems),
+			})
 		}
 		if len(found) == 0 {
 			documents = append(documents, document)

@@ -1,6 +1,9 @@
 package policy
 
-import "context"
+import (
+	"context"
+	"slices"
+)
 
 // Source is a place that holds documents.
 type Source interface {
@@ -18,37 +21,44 @@ func StaticSource(origin string, documents ...Document) Source {
 }
 
 func (s staticSource) Watch(ctx context.Context, publish func(Snapshot)) error {
-	publish(check(Snapshot(s)))
+	publish(Snapshot(s))
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-// check moves the documents that are not valid in themselves to the problems: those that no parser has seen.
+// check moves the documents that are not valid in themselves to the problems. Parse has seen to this for its own; a source
+// may make others.
 func check(s Snapshot) Snapshot {
-	checked := Snapshot{Problems: s.Problems, Origin: s.Origin}
+	checked := Snapshot{Documents: make([]Document, 0, len(s.Documents)), Problems: slices.Clone(s.Problems), Origin: s.Origin}
 	for _, d := range s.Documents {
-		good := true
-		d = d.clone()
-		d.check(flaws{func(_, message string) {
-			good = false
-			p := Problem{Kind: d.Kind(), File: d.File, Line: d.Line, Message: message}
-			if idForm.MatchString(d.ID()) {
-				p.ID = d.ID()
-			}
-			checked.Problems = append(checked.Problems, p)
-		}})
-		if good {
+		d, found := settle(d)
+		checked.Problems = append(checked.Problems, found...)
+		if len(found) == 0 {
 			checked.Documents = append(checked.Documents, d)
 		}
 	}
 	return checked
 }
 
-// clone copies the part of d that check brings into its normal form.
-func (d Document) clone() Document {
-	if d.Backend != nil {
-		b := *d.Backend
-		d.Backend = &b
+// settle checks d alone and brings its values into their normal forms, on a copy of what the source may share.
+func settle(d Document) (Document, []Problem) {
+	if d.checked {
+		return d, nil
 	}
-	return d
+	if (d.Backend == nil) == (d.Policy == nil) {
+		return d, []Problem{{File: d.File, Line: d.Line, Message: "a document is one backend or one routing policy"}}
+	}
+	if d.Backend != nil {
+		d.Backend = new(*d.Backend)
+	}
+	var found []Problem
+	d.check(flaws{func(_, message string) {
+		p := Problem{Kind: d.Kind(), File: d.File, Line: d.Line, Message: message}
+		if idForm.MatchString(d.ID()) {
+			p.ID = d.ID()
+		}
+		found = append(found, p)
+	}})
+	d.checked = len(found) == 0
+	return d, found
 }

@@ -131,7 +131,7 @@ func (s *Store) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case <-s.reload:
-		case <-time.After(pause/2 + rand.N(pause/2)): //nolint:gosec // Jitter needs no secrecy.
+		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
 		pause = min(2*pause, longestPause)
 	}
@@ -204,7 +204,9 @@ func (s *Store) accept(snapshot Snapshot) {
 	}
 	there := make(map[key]bool, len(snapshot.Documents))
 	for _, d := range snapshot.Documents {
-		there[d.key()] = true
+		if d.Backend != nil || d.Policy != nil {
+			there[d.key()] = true
+		}
 	}
 	for _, p := range snapshot.Problems {
 		if p.ID != "" {
@@ -240,7 +242,7 @@ func (s *Store) fail(err error) {
 
 // withExtra adds the extra documents whose ids are not there.
 func (s *Store) withExtra(snapshot Snapshot, there map[key]bool) Snapshot {
-	var extra Snapshot
+	snapshot.Documents = slices.Clone(snapshot.Documents)
 	for _, d := range s.options.Extra {
 		if there[d.key()] {
 			if !s.yielded[d.key()] {
@@ -250,11 +252,8 @@ func (s *Store) withExtra(snapshot Snapshot, there map[key]bool) Snapshot {
 			continue
 		}
 		d.File, d.Line = environment, 0
-		extra.Documents = append(extra.Documents, d)
+		snapshot.Documents = append(snapshot.Documents, d)
 	}
-	extra = check(extra)
-	snapshot.Documents = slices.Concat(snapshot.Documents, extra.Documents)
-	snapshot.Problems = slices.Concat(snapshot.Problems, extra.Problems)
 	return snapshot
 }
 
