@@ -1,0 +1,209 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// exampleKey is the key that dev's banner shows. Any development key works.
+const exampleKey = "test-vllm-key"
+
+// settleTime is how long the banner of dev waits for the backends to be seen alive.
+const settleTime = 3 * time.Second
+
+// DevOptions are the flags of dev.
+type DevOptions struct {
+	Listen string
+	// Backends are the URLs of real engines. Empty: simulated ones, in this process.
+	Backends []string
+	// BackendKeys are the keys of Backends, literal or env:NAME: one for all, or one for each in their order.
+	BackendKeys []string
+	// Data is the directory of the usage records. Empty: one in the user's cache directory.
+	Data      string
+	LogLevel  string
+	LogFormat string
+}
+
+// Dev runs everything without a configuration, in the foreground, until ctx ends: simulated engines or real ones behind a router
+// that accepts development keys. It is not for production: whoever reaches the listener can use it.
+func Dev(ctx context.Context, p Process, o DevOptions) error {
+	level := new(slog.LevelVar)
+	setLevel(level, o.LogLevel)
+	log := p.start(level, o.LogFormat)
+	limitMemory(log)
+
+	config := Default()
+	config.Environment = Development
+	config.Identity.DevelopmentKeys = true
+	config.Listen.Public = o.Listen
+	config.Policy.LastGood = ""
+	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
+	records, err := dataFile(o.Data)
+	if err != nil {
+		return err
+	}
+	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
+
+	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, Reload: p.Reload, Force: p.Force}
+	var found *discovery
+	if len(o.Backends) > 0 {
+		if found, err = newDiscovery(log, o.Backends, o.BackendKeys); err != nil {
+			return err
+		}
+		options.Source, options.Keys = found, found.keys()
+	} else {
+		engines, err := startEngines(devEngines())
+		if err != nil {
+			return err
+		}
+		defer engines.stop()
+		options.Source = policy.StaticSource("dev", engines.documents()...)
+	}
+	a, err := New(options)
+	if err != nil {
+		return err
+	}
+	banner := banner{app: a, found: found, records: records, process: p}
+	announced := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		defer close(announced)
+		banner.announce(ctx)
+	}()
+	err = a.Run(ctx)
+	cancel()
+	<-announced
+	return err
+}
+
+// dataFile is the file of the usage records.
+func dataFile(dir string) (string, error) {
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			cache = os.TempDir()
+		}
+		dir = filepath.Join(cache, "api-router")
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("--data: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", fmt.Errorf("the directory for usage records cannot be made: %w; choose another with --data", err)
+	}
+	return filepath.Join(dir, "usage.jsonl"), nil
+}
+
+// banner tells a person what runs and how to try it.
+type banner struct {
+	app     *App
+	found   *discovery // nil with simulated engines
+	records string
+	process Process
+}
+
+// announce prints the banner once there is something to call. Its last line is the call.
+func (b *banner) announce(ctx context.Context) {
+	base := "http://" + display(b.app.Addr())
+	if b.found != nil {
+		fmt.Fprintf(b.process.Stdout, "api-router dev listens on %s and asks what is behind it: %s\n", base, strings.Join(b.found.urls(), ", "))
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.found.first:
+		}
+	}
+	table := b.await(ctx)
+	if table == nil {
+		return
+	}
+	const organization = "vllm" // the one that exampleKey names
+	models := table.Models(organization, "")
+	var lines strings.Builder
+	fmt.Fprintf(&lines, "\napi-router dev is ready on %s (version %s)\n\n", base, b.process.Version)
+	fmt.Fprintf(&lines, "  keys      any of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID, such as %s\n", exampleKey)
+	for i, model := range models {
+		label := "models"
+		if i > 0 {
+			label = ""
+		}
+		if i == maxListed {
+			fmt.Fprintf(&lines, "  %-9s and %d more: GET /v1/models lists them\n", label, len(models)-i)
+			break
+		}
+		fmt.Fprintf(&lines, "  %-9s %s: %s\n", label, model, b.servers(table, model))
+	}
+	fmt.Fprintf(&lines, "  usage     %s\n", b.records)
+	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
+	if len(models) > 0 {
+		lines.WriteString(call(base, models[0]) + "\n")
+	}
+	fmt.Fprint(b.process.Stdout, lines.String())
+}
+
+// maxListed bounds how many models the banner lists.
+const maxListed = 10
+
+// await returns the table once it is there and its backends were seen alive, or settleTime has passed.
+func (b *banner) await(ctx context.Context) *policy.Table {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-b.app.Ready():
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	for ctx.Err() == nil && slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 }) {
+		pause(ctx, 10*time.Millisecond)
+	}
+	return b.app.store.Table()
+}
+
+// servers says who serves a model.
+func (b *banner) servers(table *policy.Table, model string) string {
+	route, ok := table.Lookup("vllm", model, "")
+	if !ok {
+		return "nobody"
+	}
+	if b.found == nil {
+		return fmt.Sprintf("%d simulated vLLM", len(route.Candidates))
+	}
+	by := map[string]int{}
+	for _, c := range route.Candidates {
+		if backend, ok := b.app.fleet.Backend(c.Backend); ok {
+			spec := backend.Spec()
+			by[spec.Engine+" at "+spec.URL]++
+		}
+	}
+	return strings.Join(slices.Sorted(maps.Keys(by)), ", ")
+}
+
+// call is the command that tries the router, on one line.
+func call(base, model string) string {
+	return fmt.Sprintf(`curl -X POST %s/v1/chat/completions -H "X-API-Key: %s" -H "Content-Type: application/json" `+
+		`-d '{"model": "%s", "messages": [{"role": "user", "content": "Hello!"}]}'`, base, exampleKey, model)
+}
+
+// display is the address as a client on this machine would write it.
+func display(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return addr.String()
+	}
+	if tcp.IP.IsUnspecified() || tcp.IP.IsLoopback() {
+		return fmt.Sprintf("localhost:%d", tcp.Port)
+	}
+	return tcp.String()
+}

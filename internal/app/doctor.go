@@ -1,0 +1,288 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// doctorWait is how long the backends have to answer: two probes with their pause, and a list of models.
+const doctorWait = 6 * time.Second
+
+// The verdicts of doctor.
+const (
+	verdictOK   = "ok"
+	verdictWarn = "warn"
+	verdictFail = "fail"
+)
+
+// Doctor tries everything that a configuration depends on and prints one line each: what it is, how it is, and what to do.
+// It changes nothing. It returns ErrFound when something needs a person.
+func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
+	d := doctor{out: out}
+	config, notes, err := Load(sources)
+	switch problems := AsProblems(err); {
+	case problems != nil:
+		for _, p := range problems {
+			d.say(verdictFail, "configuration", p.Where+": "+p.Text)
+		}
+		return ErrFound
+	case err != nil:
+		return err
+	}
+	d.say(verdictOK, "configuration", "environment "+config.Environment)
+	for _, n := range notes {
+		if n.Level >= slog.LevelWarn {
+			d.say(verdictWarn, "configuration", n.Message+attrText(n))
+		}
+	}
+	d.listener(ctx, config.Listen.Public)
+	d.keys(config)
+	d.sinks(config.Usage.Sinks)
+	if config.Policy.LastGood != "" && config.Policy.LastGood != defaultLastGood {
+		d.writable("last good", config.Policy.LastGood, "no copy of the policies is kept for a start without their source")
+	}
+	if snapshot, ok := d.policies(config); ok {
+		d.backends(ctx, snapshot)
+	}
+	if d.failed {
+		return ErrFound
+	}
+	return nil
+}
+
+type doctor struct {
+	out    io.Writer
+	failed bool
+}
+
+func (d *doctor) say(verdict, subject, text string) {
+	d.failed = d.failed || verdict == verdictFail
+	fmt.Fprintf(d.out, "%-5s %-14s %s\n", verdict, subject, text)
+}
+
+// listener tells whether serve could open its port, or is already there.
+func (d *doctor) listener(ctx context.Context, address string) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		_ = listener.Close() // It was opened for the question alone.
+		d.say(verdictOK, "listen", address+" is free")
+	case !errors.Is(err, syscall.EADDRINUSE):
+		d.say(verdictFail, "listen", fmt.Sprintf("%s cannot be opened: %v; set listen.public", address, err))
+	case ours(ctx, address):
+		d.say(verdictOK, "listen", address+" is served by an api-router that is running")
+	default:
+		d.say(verdictFail, "listen", address+" is taken by another process; set listen.public (API_ROUTER_LISTEN_PUBLIC, --listen)")
+	}
+}
+
+// ours asks whoever has the port whether it is one of us.
+func ours(ctx context.Context, address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/v1/status/healthz", nil)
+	if err != nil {
+		return false
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	return response.StatusCode == http.StatusOK && response.Header.Get("X-Request-Id") != ""
+}
+
+func (d *doctor) keys(c Config) {
+	switch {
+	case !c.Identity.DevelopmentKeys:
+		d.say(verdictWarn, "keys", "no source of API keys is configured: every request will be refused with 401")
+	case c.Environment == Development:
+		d.say(verdictOK, "keys", "development keys (test-*, dev-*) are accepted")
+	default:
+		d.say(verdictWarn, "keys", "development keys (test-*, dev-*) are accepted from anybody, in environment "+c.Environment)
+	}
+}
+
+func (d *doctor) sinks(sinks []Sink) {
+	if len(sinks) == 0 {
+		d.say(verdictWarn, "usage", "no sink is configured: usage shows in the log only; set usage.sinks to keep it")
+	}
+	for _, s := range sinks {
+		d.writable("usage", s.Path, "usage records will be lost")
+	}
+}
+
+// writable tells whether a file can be written, without making it.
+func (d *doctor) writable(subject, path, otherwise string) {
+	err := tryWrite(path)
+	if err != nil {
+		d.say(verdictFail, subject, fmt.Sprintf("%s cannot be written, %s: %v", path, otherwise, err))
+		return
+	}
+	d.say(verdictOK, subject, path+" is writable")
+}
+
+func tryWrite(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		return f.Close()
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Not there yet: can the nearest directory that is there take a file?
+	dir := filepath.Dir(path)
+	for {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			return fmt.Errorf("%s is not a directory", dir)
+		}
+		if err == nil {
+			break
+		}
+		if parent := filepath.Dir(dir); errors.Is(err, fs.ErrNotExist) && parent != dir {
+			dir = parent
+			continue
+		}
+		return err
+	}
+	f, err = os.CreateTemp(dir, ".api-router-doctor-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// policies reads the documents as serve would.
+func (d *doctor) policies(c Config) (policy.Snapshot, bool) {
+	snapshot, err := read([]string{c.Policy.File.Path}, c.Backends)
+	if err != nil {
+		d.say(verdictFail, "policies", err.Error())
+		return snapshot, false
+	}
+	table := policy.Compile(snapshot, nil)
+	verdict := verdictOK
+	if table.Routes() == 0 {
+		verdict = verdictFail
+	}
+	d.say(verdict, "policies", fmt.Sprintf("%d backends and %d policies in %s", len(table.Backends()), table.Routes(), snapshot.Origin))
+	for _, p := range table.Problems() {
+		d.say(verdictFail, "policies", p.String())
+	}
+	return snapshot, true
+}
+
+// backends probes every backend the way serve does, and compares what they serve with what the policies ask of them.
+func (d *doctor) backends(ctx context.Context, snapshot policy.Snapshot) {
+	backends := policy.Compile(snapshot, nil).Backends()
+	f := fleet.New(fleet.Options{})
+	var specs []fleet.Spec
+	for i := range backends {
+		spec, err := resolve(&backends[i])
+		if err != nil {
+			d.say(verdictFail, "backend", fmt.Sprintf("%s: %v; it gets no request until this is mended", spec.ID, err))
+			continue
+		}
+		specs = append(specs, spec)
+	}
+	if err := f.Apply(specs); err != nil {
+		d.say(verdictFail, "backend", err.Error())
+	}
+	ctx, cancel := context.WithTimeout(ctx, doctorWait)
+	defer cancel()
+	probing := make(chan error, 1)
+	go func() { probing <- f.Run(ctx) }()
+	for ctx.Err() == nil && slices.ContainsFunc(f.Status(), undecided) {
+		pause(ctx, 20*time.Millisecond)
+	}
+	for _, s := range f.Status() {
+		d.backend(f, s, asked(snapshot, s.ID))
+	}
+	cancel()
+	<-probing
+}
+
+// undecided reports whether a further probe may still tell more.
+func undecided(s fleet.Status) bool {
+	return s.Probe == "unknown" || s.Probe == "healthy" && len(s.Models) == 0 && s.Listing == ""
+}
+
+// asked lists the models that policies want from a backend.
+func asked(snapshot policy.Snapshot, backend string) []string {
+	var models []string
+	for _, document := range snapshot.Documents {
+		if document.Policy == nil {
+			continue
+		}
+		if slices.ContainsFunc(document.Policy.Backends, func(c policy.Candidate) bool { return c.Backend == backend }) {
+			models = append(models, document.Policy.Model)
+		}
+	}
+	slices.Sort(models)
+	return slices.Compact(models)
+}
+
+// backend judges one backend.
+func (d *doctor) backend(f *fleet.Fleet, s fleet.Status, models []string) {
+	where := s.ID + " (" + s.URL + "): "
+	backend, ok := f.Backend(s.ID)
+	switch {
+	case !ok:
+		return
+	case s.Probe == "unhealthy":
+		d.say(verdictFail, "backend", where+s.Reason+"; start it, or correct its url")
+		return
+	case s.Probe != "healthy":
+		d.say(verdictFail, "backend", where+"no answer yet; start it, or correct its url")
+		return
+	case len(models) == 0:
+		d.say(verdictWarn, "backend", where+"healthy, but no policy names it")
+		return
+	case s.Listing != "":
+		d.say(verdictWarn, "backend", where+"healthy, but "+s.Listing+"; what it serves cannot be compared with the policies")
+		return
+	}
+	var served []string
+	for _, m := range s.Models {
+		served = append(served, m.ID)
+	}
+	var good []string
+	for _, model := range models {
+		name, known := backend.ModelName(model)
+		switch {
+		case !known || !slices.Contains(served, name):
+			d.say(verdictFail, "backend", fmt.Sprintf("%sdoes not serve %s, it serves %s; name the right one in its models, as in models: { %s: ITS_NAME }",
+				where, name, strings.Join(served, ", "), model))
+		case name != model:
+			good = append(good, model+" as "+name)
+		default:
+			good = append(good, model)
+		}
+	}
+	if len(good) > 0 {
+		d.say(verdictOK, "backend", where+"healthy, serves "+strings.Join(good, ", "))
+	}
+}

@@ -1,0 +1,100 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/telemetry"
+)
+
+// Process is what a command gets from outside: its output, and the signals, which are caught by cmd alone.
+type Process struct {
+	Version string
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Reload  <-chan struct{} // a value asks for the policies to be read anew
+	Force   <-chan struct{} // a value, or its closing, ends a drain at once
+}
+
+// Serve is the service: it reads the configuration, and runs until ctx ends. The first log line is out before anything can fail.
+func Serve(ctx context.Context, p Process, sources Sources) error {
+	level := new(slog.LevelVar)
+	format := cmp.Or(sources.Flags[pathLogFormat], sources.Env["API_ROUTER_LOG_FORMAT"], Default().Log.Format)
+	log := p.start(level, format)
+
+	config, notes, err := Load(sources)
+	if err != nil {
+		return err
+	}
+	if config.Log.Format != format {
+		log = p.logger(level, config.Log.Format)
+	}
+	setLevel(level, config.Log.Level)
+	for _, n := range notes {
+		log.LogAttrs(ctx, n.Level, n.Message, n.Attrs...)
+	}
+	limitMemory(log)
+	a, err := New(Options{Config: config, Logger: log, Version: p.Version, Reload: p.Reload, Force: p.Force})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// start makes the logger and writes the first line.
+func (p *Process) start(level *slog.LevelVar, format string) *slog.Logger {
+	log := p.logger(level, format)
+	log.Info("api-router starting", "version", p.Version, "pid", os.Getpid(), "go", runtime.Version())
+	return log
+}
+
+func (p *Process) logger(level *slog.LevelVar, format string) *slog.Logger {
+	return telemetry.NewLogger(p.Stderr, format, level, requestAttrs)
+}
+
+// setLevel takes a level that the configuration has checked.
+func setLevel(level *slog.LevelVar, name string) {
+	if l, err := telemetry.ParseLevel(name); err == nil {
+		level.Set(l)
+	}
+}
+
+// requestAttrs is what a log line inside of a request says of it.
+func requestAttrs(ctx context.Context) []slog.Attr {
+	id := gateway.RequestID(ctx)
+	if id == "" {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("request_id", id)}
+	if p, ok := auth.FromContext(ctx); ok {
+		attrs = append(attrs, slog.String("organization", p.Organization), slog.String("key_id", p.KeyID))
+	}
+	return attrs
+}
+
+// limitMemory tells the garbage collector of the container's limit: the one place where that is done. GOMEMLIMIT wins over it.
+func limitMemory(log *slog.Logger) {
+	limit, err := memlimit.Set(memlimit.WithRatio(memlimitRatio), memlimit.WithProvider(memlimit.FromCgroup))
+	if err != nil {
+		log.Debug("no memory limit found; the garbage collector works without one", "reason", err)
+		return
+	}
+	log.Debug("memory limit for the garbage collector", "bytes", limit)
+}
+
+// memlimitRatio leaves room for what the collector does not count: stacks of cgo-free code are small, kernel buffers are not.
+const memlimitRatio = 0.9
+
+// CheckLevel says what is wrong with the name of a log level.
+func CheckLevel(name string) error {
+	_, err := telemetry.ParseLevel(name)
+	return err
+}

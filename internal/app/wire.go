@@ -1,0 +1,223 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/limit"
+	"github.com/ai-aas/api-router/internal/plan"
+	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+// maxHeader is the largest head of a request, in bytes.
+const maxHeader = 32 << 10
+
+// How a dead HTTP/2 client is found: no TCP keep-alive reaches through a load balancer.
+const (
+	pingAfter = 30 * time.Second
+	pingWait  = 15 * time.Second
+)
+
+// Options are what New needs.
+type Options struct {
+	Config  Config
+	Logger  *slog.Logger
+	Version string
+	// Source replaces the one that the configuration names.
+	Source policy.Source
+	// Keys are keys of backends, by id, that stand in no document.
+	Keys map[string]fleet.Secret
+	// Hints makes refusals say which keys and models work. For dev alone.
+	Hints bool
+	// Reload asks for the policies to be read anew with each value.
+	Reload <-chan struct{}
+	// Force ends a drain at once when it gets a value or is closed.
+	Force <-chan struct{}
+}
+
+// rooms are the parts that live as long as the process.
+type rooms struct {
+	recorder *usage.Recorder
+	fleet    *fleet.Fleet
+	store    *policy.Store
+	gateway  *gateway.Gateway
+	roster   *roster
+}
+
+// New wires the process and opens its listener. It dials nothing and serves nothing; Run does. What it opened is closed again when it fails.
+func New(opts Options) (*App, error) {
+	a := &App{log: opts.Logger, config: opts.Config, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
+	a.requests, a.endRequests = context.WithCancelCause(context.Background())
+	if err := a.wire(opts); err != nil {
+		return nil, errors.Join(err, a.stopAll())
+	}
+	return a, nil
+}
+
+// wire is one straight function on purpose: its local names are the graph of who needs whom.
+func (a *App) wire(opts Options) error {
+	c := &a.config
+	a.onStop("requests", func(context.Context) error { a.endRequests(nil); return nil })
+
+	sinks := make([]usage.Sink, 0, len(c.Usage.Sinks))
+	for _, s := range c.Usage.Sinks {
+		lines := usage.NewLines(s.Path)
+		if err := lines.Probe(); err != nil {
+			a.log.Error("usage records cannot be written yet: make the file writable", "path", s.Path, "error", err)
+		}
+		sinks = append(sinks, lines)
+	}
+	if len(sinks) == 0 {
+		a.log.Warn("no usage sink is configured: usage shows in this log only; set usage.sinks to keep it")
+	}
+	a.recorder = usage.NewRecorder(a.log.With("component", "usage"), sinks...)
+	a.onStop("usage", func(context.Context) error { return a.recorder.Stop() })
+
+	a.fleet = fleet.New(fleet.Options{Logger: a.log.With("component", "fleet")})
+	a.roster = newRoster(a.log.With("component", "fleet"), a.fleet, opts.Keys)
+
+	source := opts.Source
+	if source == nil {
+		source = policy.FileSource(c.Policy.File.Path)
+	}
+	a.store = policy.NewStore(policy.Options{
+		Logger:        a.log.With("component", "policy"),
+		Source:        source,
+		Extra:         documents(c.Backends),
+		LastGood:      a.lastGood(),
+		BeforePublish: a.roster.before,
+		AfterPublish:  a.roster.after,
+	})
+
+	var keys []auth.Validator
+	if c.Identity.DevelopmentKeys {
+		a.log.Warn("development keys are on: anybody who reaches the listener can use it", "keys", "test-*, dev-*")
+		keys = append(keys, auth.Development{Hint: opts.Hints})
+	}
+	if len(keys) == 0 {
+		a.log.Warn("no source of API keys is configured: every request will be refused; identity.development_keys accepts test-* and dev-* outside production")
+	}
+
+	a.gateway = gateway.New(gateway.Options{
+		Logger:   a.log,
+		Keys:     auth.Chain(keys...),
+		Table:    a.store.Table,
+		Decider:  &plan.Decider{Fleet: a.fleet},
+		Limiter:  limit.Unlimited{},
+		Recorder: a.recorder,
+		Proxy: proxy.New(proxy.Options{
+			UserAgent:     "api-router/" + opts.Version,
+			ExposeBackend: c.Server.ExposeBackend,
+			WriteTimeout:  c.Server.WriteTimeout,
+		}),
+		Components:  a.components,
+		Draining:    a.draining.Load,
+		Version:     opts.Version,
+		MaxBody:     c.Server.MaxBody,
+		BodyTimeout: c.Server.BodyTimeout,
+		Hints:       opts.Hints,
+	})
+	a.server = a.httpServer()
+	return a.listen()
+}
+
+// lastGood is where the store keeps its copy. The default applies only where its directory exists.
+func (a *App) lastGood() string {
+	path := a.config.Policy.LastGood
+	if path == defaultLastGood {
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			a.log.Info("no last good copy of the policies is kept: the directory of policy.last_good does not exist", "path", path)
+			return ""
+		}
+	}
+	return path
+}
+
+func (a *App) httpServer() *http.Server {
+	c := &a.config.Server
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           a.handler(a.gateway),
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait, WriteByteTimeout: c.WriteTimeout},
+		ReadHeaderTimeout: c.HeaderTimeout,
+		IdleTimeout:       c.IdleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return a.requests },
+		ErrorLog:          slog.NewLogLogger(a.log.With("component", "http").Handler(), slog.LevelDebug),
+	}
+}
+
+// listen opens the public listener. Its error names every way to move it.
+func (a *App) listen() error {
+	address := a.config.Listen.Public
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		reason := err.Error()
+		if errors.Is(err, syscall.EADDRINUSE) {
+			reason = "another process has this port"
+		}
+		return fmt.Errorf("cannot listen on %s: %s; choose another address with listen.public in the configuration, "+
+			"API_ROUTER_LISTEN_PUBLIC or --listen", address, reason)
+	}
+	a.listener = listener
+	// Serve closes the listener, too; this is for a process that never came to serve.
+	a.onStop("listener", func(context.Context) error {
+		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// documents are the backends that the configuration itself names.
+func documents(endpoints []Endpoint) []policy.Document {
+	list := make([]policy.Document, 0, len(endpoints))
+	for _, e := range endpoints {
+		b := policy.NewBackend(e.ID, e.URL)
+		list = append(list, policy.Document{Backend: &b, File: "BACKEND_ENDPOINTS"})
+	}
+	return list
+}
+
+// components is the process for the status pages: states and counts, no address.
+func (a *App) components() []gateway.Component {
+	loaded := gateway.Component{Name: "policy", State: "loading", Needed: true}
+	if table := a.store.Table(); table != nil {
+		loaded.State, loaded.OK, loaded.Since = "loaded", true, table.LoadedAt()
+		if n := len(table.Problems()); n > 0 {
+			loaded.State = fmt.Sprintf("loaded, %d problems", n)
+		}
+	}
+	statuses, available := a.fleet.Status(), 0
+	for _, s := range statuses {
+		if s.State == "available" {
+			available++
+		}
+	}
+	backends := gateway.Component{Name: "backends", State: fmt.Sprintf("%d of %d available", available, len(statuses)), OK: available > 0}
+	records := gateway.Component{Name: "usage", State: "recording", OK: true}
+	switch lost := a.recorder.Lost(); {
+	case len(a.config.Usage.Sinks) == 0:
+		records.State = "off"
+	case lost > 0:
+		records.State, records.OK = fmt.Sprintf("%d records lost", lost), false
+	}
+	return []gateway.Component{loaded, backends, records}
+}
