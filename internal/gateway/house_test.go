@@ -77,7 +77,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	}
 	documents.WriteString(set.documents)
 	parsed, problems := policy.Parse("test.yaml", []byte(documents.String()))
-	table := policy.Compile(parsed)
+	table := policy.Compile(policy.Snapshot{Documents: parsed}, nil)
 	if len(problems)+len(table.Problems()) > 0 {
 		t.Fatal(problems, table.Problems())
 	}

@@ -29,7 +29,7 @@ func TestRefusalsReachNoBackend(t *testing.T) {
 	}{
 		"no key":                     {"/v1/chat/completions", chat, func(r *http.Request) { r.Header.Del("X-Api-Key") }, 401, "missing_api_key", "", "authentication required"},
 		"unknown key":                {"/v1/chat/completions", chat, set("X-Api-Key", "sk-nope"), 401, "invalid_api_key", "", ""},
-		"two different credentials":  {"/v1/chat/completions", chat, set("Authorization", "Bearer test-other-1"), 400, "ambiguous_request", "", "Authorization"},
+		"two different credentials":  {"/v1/chat/completions", chat, set("Authorization", "Bearer test-other-1"), 400, "ambiguous_request", "X-API-Key", "Authorization"},
 		"not JSON":                   {"/v1/chat/completions", `{"model":`, none, 400, "invalid_json", "", ""},
 		"trailing data":              {"/v1/chat/completions", chat + "{}", none, 400, "invalid_json", "", ""},
 		"no model":                   {"/v1/chat/completions", `{"messages":[{}]}`, none, 400, "invalid_request", "model", ""},
