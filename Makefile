@@ -10,7 +10,7 @@ PORT          ?= 8080
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
 VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build test lint fmt arch fuzz vuln docs soak tools clean

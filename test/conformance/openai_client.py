@@ -93,21 +93,22 @@ class Client(unittest.TestCase):
 
     def test_error_shapes(self):
         stranger = openai.OpenAI(max_retries=0, api_key="unknown")
-        keyless = openai.OpenAI(max_retries=0, default_headers={"Authorization": openai.Omit()})
         self.addCleanup(stranger.close)
-        self.addCleanup(keyless.close)
+        keyless = {"Authorization": openai.Omit()}
+        ask = {"model": MODEL, "messages": MESSAGES}
         cases = [
-            (stranger, openai.AuthenticationError, 401, "invalid_api_key", None, {"model": MODEL, "messages": MESSAGES}),
-            (keyless, openai.AuthenticationError, 401, "missing_api_key", None, {"model": MODEL, "messages": MESSAGES}),
-            (self.client, openai.NotFoundError, 404, "model_not_found", "model", {"model": "none", "messages": MESSAGES}),
-            (self.client, openai.BadRequestError, 400, "invalid_request", "messages", {"model": MODEL, "messages": []}),
+            (stranger, openai.AuthenticationError, 401, "invalid_api_key", None, ask),
+            (self.client, openai.AuthenticationError, 401, "missing_api_key", None, {**ask, "extra_headers": keyless}),
+            (self.client, openai.NotFoundError, 404, "model_not_found", "model", {**ask, "model": "none"}),
+            (self.client, openai.BadRequestError, 400, "invalid_request", "messages", {**ask, "messages": []}),
         ]
-        for client, kind, status, code, param, ask in cases:
-            with self.subTest(code), self.assertRaises(kind) as caught:
-                client.chat.completions.create(**ask)
-            error = caught.exception
-            self.assertEqual((error.status_code, error.code, error.param), (status, code, param))
-            self.assertRegex(error.request_id, REQUEST_ID)
+        for client, kind, status, code, param, arguments in cases:
+            with self.subTest(code):
+                with self.assertRaises(kind) as caught:
+                    client.chat.completions.create(**arguments)
+                error = caught.exception
+                self.assertEqual((error.status_code, error.code, error.param), (status, code, param))
+                self.assertRegex(error.request_id, REQUEST_ID)
 
 
 if __name__ == "__main__":
