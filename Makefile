@@ -19,7 +19,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 run: build ## Build and start the router with a simulated model on :8080 (PORT=… moves it)
-	@exec bin/api-router dev --listen :$(PORT)
+	@exec bin/api-router dev --listen 127.0.0.1:$(PORT)
 
 build: ## Build the static binary into bin/
 	@scripts/prepare go

@@ -40,6 +40,7 @@ func sample() map[string]string {
 		"internal/fleet/fleet.go":      "package fleet\n\nimport _ \"example.com/house/internal/upstream\"\n\nconst N = 0\n",
 		"internal/fleet/fleet_test.go": "package fleet\n\nimport \"time\"\n\nfunc wait() { time.Sleep(1) }\n",
 		"internal/wire/wire.go":        "package wire\n",
+		"internal/wire/wire_test.go":   "package wire\n\nfunc table() {\n\t_ = []int{\n" + strings.Repeat("\t\t0,\n", 90) + "\t}\n}\n",
 		"internal/upstream/up.go":      "package upstream\n\nimport \"net/http\"\n\nvar T http.Transport\n",
 		"node_modules/x/util/bad.go":   "not Go at all",
 	}
@@ -108,6 +109,7 @@ func TestRulesFindWhatIsWrong(t *testing.T) {
 		{"a long file", "internal/wire/long.go", "package wire\n" + strings.Repeat("//\n", 500), "internal/wire/long.go: 501 lines"},
 		{"a long test file", "internal/wire/long_test.go", "package wire\n" + strings.Repeat("//\n", 500), "internal/wire/long_test.go: 501 lines"},
 		{"a long function", "internal/wire/long.go", "package wire\n\nfunc long() {\n" + strings.Repeat("\t_ = 0\n", 79) + "}\n", "internal/wire/long.go:3: function long has 81 lines"},
+		{"a long test function", "internal/wire/long_test.go", "package wire\n\nfunc long() {\n" + strings.Repeat("\t_ = 0\n", 79) + "}\n", "internal/wire/long_test.go:3: function long has 81 lines"},
 		{"a long walk", "internal/gateway/walk.go", "package gateway\n" + strings.Repeat("//\n", 149), "internal/gateway/walk.go: 150 lines"},
 		{"no walk", "internal/gateway/walk.go", "", "internal/gateway/walk.go: missing"},
 		{"an empty name", "internal/util/u.go", "package util\n", "package util is not named for what it provides"},
