@@ -129,10 +129,10 @@ func (w *writer) endSentence(last bool) {
 
 // script is an endless text for one point of one prompt. The natural answer is its first length sentences.
 type script struct {
-	seed   digest
-	lead   string // what stands before the first sentence
-	topics []string
-	length int
+	seed    digest
+	prompt  string
+	opening string // the pattern of the first sentence
+	length  int
 }
 
 // resume splits text into a prompt and what was said after it: it looks for the earliest point, from position from on, whose
@@ -151,9 +151,10 @@ func (v voice) resume(text string, from int) (said string, s script) {
 	return "", newScript(d, text)
 }
 
-// opens tells whether a script might begin at a position: with a space, but not on a fresh line, and then a capital.
+// opens tells whether a script might begin at a position: with a space, but not on a fresh line, and then a capital. It only
+// saves the closer look at most positions.
 func opens(text string, at int) bool {
-	if lead(text[:at]) != "" {
+	if !freshLine(text[:at]) {
 		if text[at] != ' ' {
 			return false
 		}
@@ -162,19 +163,22 @@ func opens(text string, at int) bool {
 	return at == len(text) || 'A' <= text[at] && text[at] <= 'Z'
 }
 
-func lead(prompt string) string {
-	if prompt == "" || strings.HasSuffix(prompt, "\n") {
-		return ""
-	}
-	return " "
-}
+func freshLine(prompt string) bool { return prompt == "" || strings.HasSuffix(prompt, "\n") }
 
 func newScript(d digest, prompt string) script {
-	return script{seed: d, lead: lead(prompt), topics: topics(prompt), length: 2 + int(d.mix()%5)}
+	opening := openings[d.mix()%uint64(len(openings))]
+	if freshLine(prompt) {
+		opening = opening[1:]
+	}
+	return script{seed: d, prompt: prompt, opening: opening, length: 2 + int(d.addByte('#').mix()%5)}
 }
 
 // begins tells whether said is the beginning of the script.
 func (s script) begins(said string) bool {
+	fixed, _, _ := strings.Cut(s.opening, "$")
+	if n := min(len(fixed), len(said)); fixed[:n] != said[:n] {
+		return false
+	}
 	for i := 0; ; i++ {
 		next := s.sentence(i)
 		if len(said) <= len(next) {
@@ -192,24 +196,21 @@ const stride = 3
 
 // sentence fills the blanks of a pattern.
 func (s script) sentence(i int) string {
+	pattern := s.opening
+	if i > 0 {
+		pattern = patterns[(s.seed.mix()+uint64(i)*stride)%uint64(len(patterns))]
+	}
 	d := (s.seed ^ digest(i)).addByte('.')
 	draw := func(from []string) string {
 		d = d.addByte('+')
 		return from[d.mix()%uint64(len(from))]
 	}
+	topics := topics(s.prompt)
 	var out strings.Builder
-	var pattern string
-	if i == 0 {
-		out.WriteString(s.lead)
-		pattern = draw(openings)
-	} else {
-		out.WriteByte(' ')
-		pattern = patterns[(s.seed.mix()+uint64(i)*stride)%uint64(len(patterns))]
-	}
 	for part := range strings.SplitSeq(pattern, "$") {
 		switch {
-		case part == "t" && len(s.topics) > 0:
-			out.WriteString(draw(s.topics))
+		case part == "t" && len(topics) > 0:
+			out.WriteString(draw(topics))
 		case blanks[part] != nil:
 			out.WriteString(draw(blanks[part]))
 		default:

@@ -62,22 +62,23 @@ func (c *chatRequest) render() (text string, from int, err error) {
 	if len(c.Tools) > 0 {
 		out.WriteString("<|tools|>\n" + string(c.Tools) + "\n")
 	}
-	for _, m := range c.Messages {
+	for i, m := range c.Messages {
 		if m.Role == "" {
 			return "", 0, badRequest("messages", "each message needs a role.")
 		}
 		out.WriteString("<|" + m.Role + "|>\n")
 		from = out.Len()
 		out.WriteString(string(m.Content))
-		out.Write(m.ToolCalls)
-		if !c.ContinueFinal || from+len(m.Content) != out.Len() {
-			out.WriteByte('\n')
+		if c.ContinueFinal && i == len(c.Messages)-1 {
+			return out.String(), from, nil
 		}
+		out.Write(m.ToolCalls)
+		out.WriteByte('\n')
 	}
 	if generate {
 		out.WriteString("<|assistant|>\n")
 	}
-	return out.String(), from, nil
+	return out.String(), out.Len(), nil
 }
 
 func (e *Engine) chat(w http.ResponseWriter, r *http.Request) error {

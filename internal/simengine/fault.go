@@ -1,8 +1,10 @@
 package simengine
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math"
 	"net/http"
 	"strconv"
@@ -67,6 +69,15 @@ func (e *Engine) takeFault() Fault {
 
 // strike is what the fault does before a request is looked at. The answer goes to the writer that it returns.
 func (f Fault) strike(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, error) {
+	if f == (Fault{}) {
+		return w, nil
+	}
+	// Only after the end of the body does net/http notice a client that leaves.
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return w, bodyError(err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	if f.Delay > 0 && !sleep(r.Context(), f.Delay) {
 		return w, r.Context().Err()
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -64,11 +65,8 @@ func (s *sampling) validate() error {
 		return badRequest("min_tokens", "min_tokens must not be above max_tokens=%d, got %d.", *s.MaxTokens, s.MinTokens)
 	case s.StreamOptions != nil && !s.Stream:
 		return badRequest("stream_options", "stream_options need `stream=True`.")
-	}
-	for _, stop := range s.Stop {
-		if stop == "" {
-			return badRequest("stop", "stop must not hold an empty string.")
-		}
+	case slices.Contains(s.Stop, ""):
+		return badRequest("stop", "stop must not hold an empty string.")
 	}
 	return nil
 }
@@ -119,10 +117,8 @@ func (in inputs) validate(param string) error {
 	if len(in) == 0 || len(in) > maxInputs {
 		return badRequest(param, "%s must hold from 1 to %d entries, got %d.", param, maxInputs, len(in))
 	}
-	for _, text := range in {
-		if text == "" {
-			return badRequest(param, "%s must not be empty.", param)
-		}
+	if slices.Contains(in, "") {
+		return badRequest(param, "%s must not be empty.", param)
 	}
 	return nil
 }
