@@ -226,6 +226,7 @@ func (p *RoutingPolicy) checkNames(f flaws) {
 		f.form(path, alias, modelForm, modelRule)
 		if is, taken := own[alias]; taken && alias != "" {
 			f.addf(path, "alias %q is already %s", alias, is)
+			continue
 		}
 		own[alias] = "an alias of this policy"
 	}
@@ -234,6 +235,7 @@ func (p *RoutingPolicy) checkNames(f flaws) {
 		f.form(path, model, modelForm, modelRule)
 		if is, taken := own[model]; taken && model != "" {
 			f.addf(path, "fallback model %q is already %s", model, is)
+			continue
 		}
 		own[model] = "a fallback model of this policy"
 	}

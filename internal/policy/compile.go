@@ -22,6 +22,9 @@ type Snapshot struct {
 // same model, the later one is refused. last are the documents that were in force before (nil if none): a document that
 // cannot be used now, but was good in last, stays in force as it was there, unless a good document has taken its place.
 // One that is in last and simply gone from the snapshot goes.
+//
+// Which documents cannot be used is what the snapshot's problems tell: one with an ID is about that document, one without
+// about all that last has from its File, one without both about everything.
 func Compile(now Snapshot, last []Document) *Table {
 	now = check(now)
 	c := compiler{

@@ -16,7 +16,7 @@ const (
 	pollInterval = 200 * time.Millisecond
 	maxInterval  = 5 * time.Second
 	// pollShare is the part of the time, one in so many, that looking at the files may take.
-	pollShare = 50
+	pollShare = 20
 	// patience is how many polls a change may go on before the files are read although they do not rest.
 	patience = 10
 	// coarsest is the coarsest time stamp of a file system in use (FAT: 2 s). A file may change again within one without

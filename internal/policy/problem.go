@@ -60,7 +60,7 @@ func sortProblems(problems []Problem) {
 // nearest returns the candidate that is most likely meant by name, or "" if none is close. Candidates are looked at in
 // their order and at most 2,000 of them: a suggestion is a courtesy.
 func nearest(name string, candidates []string) string {
-	best, limit := "", max(1, len(name)/3)+1
+	best, limit := "", len(name)/3+1
 	for _, c := range candidates[:min(len(candidates), 2000)] {
 		if d := distance(name, c, limit); d < limit {
 			best, limit = c, d
