@@ -24,10 +24,25 @@ carries the answer back unchanged. Try it without any configuration:
 Documentation of every setting: api-router check --settings`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          noCommand,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(serveCommand(p, env), devCommand(p, env), simulateCommand(p), checkCommand(p, env), doctorCommand(p, env), versionCommand(p))
 	return root
+}
+
+// noCommand answers a call without a command, or with one that does not exist.
+func noCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	hint := ""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("there is no command %q%s (api-router --help lists them)", args[0], hint)
 }
 
 // configFlags adds --config and the flags of the settings table. The function that it returns gathers what was given.
@@ -35,7 +50,7 @@ func configFlags(c *cobra.Command, env map[string]string) func() app.Sources {
 	file := c.Flags().String("config", "", "configuration `FILE` (YAML); without one the defaults, the environment and these flags count")
 	for _, s := range app.Settings() {
 		if s.Flag != "" {
-			c.Flags().String(s.Flag, s.Default, fmt.Sprintf("%s Setting `%s`, environment %s", s.Doc, s.Path, s.Env))
+			c.Flags().String(s.Flag, s.Default, fmt.Sprintf("%s [%s, %s]", s.Doc, s.Path, s.Env))
 		}
 	}
 	return func() app.Sources {

@@ -16,8 +16,11 @@ import (
 	"github.com/ai-aas/api-router/internal/policy"
 )
 
-// exampleKey is the key that dev's banner shows. Any development key works.
-const exampleKey = "test-vllm-key"
+// exampleKey is the key that dev's banner shows, and exampleOrganization the one that it names. Any development key works.
+const (
+	exampleKey          = "test-vllm-key"
+	exampleOrganization = "vllm"
+)
 
 // settleTime is how long the banner of dev waits for the backends to be seen alive.
 const settleTime = 3 * time.Second
@@ -119,18 +122,12 @@ func (b *banner) announce(ctx context.Context) {
 	base := "http://" + display(b.app.Addr())
 	if b.found != nil {
 		fmt.Fprintf(b.process.Stdout, "api-router dev listens on %s and asks what is behind it: %s\n", base, strings.Join(b.found.urls(), ", "))
-		select {
-		case <-ctx.Done():
-			return
-		case <-b.found.first:
-		}
 	}
 	table := b.await(ctx)
 	if table == nil {
 		return
 	}
-	const organization = "vllm" // the one that exampleKey names
-	models := table.Models(organization, "")
+	models := table.Models(exampleOrganization, "")
 	var lines strings.Builder
 	fmt.Fprintf(&lines, "\napi-router dev is ready on %s (version %s)\n\n", base, b.process.Version)
 	fmt.Fprintf(&lines, "  keys      any of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID, such as %s\n", exampleKey)
@@ -147,7 +144,7 @@ func (b *banner) announce(ctx context.Context) {
 	}
 	fmt.Fprintf(&lines, "  usage     %s\n", b.records)
 	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
-	if len(models) > 0 {
+	if len(models) > 0 { // The newest table may have none again.
 		lines.WriteString(call(base, models[0]) + "\n")
 	}
 	fmt.Fprint(b.process.Stdout, lines.String())
@@ -156,24 +153,28 @@ func (b *banner) announce(ctx context.Context) {
 // maxListed bounds how many models the banner lists.
 const maxListed = 10
 
-// await returns the table once it is there and its backends were seen alive, or settleTime has passed.
+// await returns the table once it routes a model and its backends were seen alive, or settleTime has passed after that; nil when ctx ends first.
 func (b *banner) await(ctx context.Context) *policy.Table {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-b.app.Ready():
+	empty := func() bool {
+		table := b.app.store.Table()
+		return table == nil || len(table.Models(exampleOrganization, "")) == 0
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	for empty() {
+		if pause(ctx, 10*time.Millisecond); ctx.Err() != nil {
+			return nil
+		}
+	}
+	settled, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for ctx.Err() == nil && slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 }) {
-		pause(ctx, 10*time.Millisecond)
+	for settled.Err() == nil && slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 }) {
+		pause(settled, 10*time.Millisecond)
 	}
 	return b.app.store.Table()
 }
 
 // servers says who serves a model.
 func (b *banner) servers(table *policy.Table, model string) string {
-	route, ok := table.Lookup("vllm", model, "")
+	route, ok := table.Lookup(exampleOrganization, model, "")
 	if !ok {
 		return "nobody"
 	}

@@ -32,6 +32,9 @@ func dev(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer) {
 		if err := <-done; err != nil {
 			t.Errorf("dev ended with %v", err)
 		}
+		if t.Failed() {
+			t.Logf("standard error: %s", stderr)
+		}
 	})
 	return stdout, stderr
 }
@@ -40,6 +43,11 @@ func dev(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer) {
 func lastLine(t *testing.T, stdout *syncBuffer) string {
 	t.Helper()
 	var last string
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("standard output: %s", stdout)
+		}
+	})
 	eventually(t, "the banner", func() bool {
 		lines := strings.Split(strings.TrimSuffix(stdout.String(), "\n"), "\n")
 		last = lines[len(lines)-1]

@@ -30,10 +30,6 @@ const (
 type discovery struct {
 	log     *slog.Logger
 	targets []*target
-
-	// first is closed when some server has named a model.
-	first chan struct{}
-	once  sync.Once
 }
 
 // target is one server to ask. engine and models are guarded by its discovery's Watch.
@@ -49,7 +45,7 @@ func newDiscovery(log *slog.Logger, urls, keys []string) (*discovery, error) {
 	if len(keys) > 1 && len(keys) != len(urls) {
 		return nil, fmt.Errorf("--backend-key is given %d times and --backend %d times: give one key for all, or one for each", len(keys), len(urls))
 	}
-	d := &discovery{log: log, first: make(chan struct{})}
+	d := &discovery{log: log}
 	taken := map[string]bool{}
 	for i, raw := range urls {
 		u, err := url.Parse(raw)
@@ -136,9 +132,6 @@ func (d *discovery) Watch(ctx context.Context, publish func(policy.Snapshot)) er
 				t.engine, t.models = engine, models
 				d.log.Info("backend recognized", "backend", t.id, "engine", engine, "models", models)
 				publish(d.snapshot())
-				if len(models) > 0 {
-					d.once.Do(func() { close(d.first) })
-				}
 			})
 		})
 	}

@@ -91,18 +91,19 @@ func (e *engines) documents() []policy.Document {
 
 // SimulateOptions are the flags of simulate.
 type SimulateOptions struct {
-	Listen    string
-	Models    []string
-	APIKey    string
-	Speed     float64 // divides every simulated duration
-	ZeroWork  bool    // prebuilt bytes in place of a simulation, for load runs
-	Seed      uint64
-	LogLevel  string
-	LogFormat string
+	Listen   string
+	Models   []string
+	APIKey   string
+	Speed    float64 // divides every simulated duration
+	ZeroWork bool    // prebuilt bytes in place of a simulation, for load runs
+	Seed     uint64
 }
 
 // Simulate runs one simulated engine alone until ctx ends.
 func Simulate(ctx context.Context, p Process, o SimulateOptions) error {
+	if !(o.Speed > 0) {
+		return fmt.Errorf("--speed: %v is not above 0", o.Speed)
+	}
 	config := simengine.Config{APIKey: o.APIKey, Speed: o.Speed, Seed: o.Seed}
 	for _, id := range o.Models {
 		config.Models = append(config.Models, simengine.Model{ID: id})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 
@@ -83,7 +84,7 @@ func requestAttrs(ctx context.Context) []slog.Attr {
 // limitMemory tells the garbage collector of the container's limit: the one place where that is done. GOMEMLIMIT wins over it.
 func limitMemory(log *slog.Logger) {
 	limit, err := memlimit.Set(memlimit.WithRatio(memlimitRatio), memlimit.WithProvider(memlimit.FromCgroup))
-	if err != nil {
+	if err != nil || limit == math.MaxInt64 {
 		log.Debug("no memory limit found; the garbage collector works without one", "reason", err)
 		return
 	}
