@@ -89,6 +89,32 @@ func TestContinuationIsTheRest(t *testing.T) {
 	})
 }
 
+func TestContinuationFromEveryByte(t *testing.T) {
+	v := newVoice(0, "m")
+	for _, base := range []string{"Tell me of rivers", "Tell me of rivers ", "Tell me of rivers\n", "Tell me T", "Überfluß"} {
+		whole := v.answer(base, 0, plenty)
+		for cut := range len(whole.text) + 1 {
+			if got := v.answer(base+whole.text[:cut], 0, plenty); whole.text[:cut]+got.text != whole.text || got.finish != "stop" {
+				t.Errorf("%q and %q go on with %q", base, whole.text[:cut], got.text)
+			}
+		}
+	}
+}
+
+func TestContinuationPastTheNaturalEndStopsAtTheNextFullStop(t *testing.T) {
+	v := newVoice(0, "m")
+	natural := v.answer(aPrompt, len(aPrompt), plenty)
+	endless := v.answer(aPrompt, len(aPrompt), bounds{most: 1000, ignoreEnd: true})
+	said := endless.text[:len(natural.text)+10]
+	got := v.answer(aPrompt+said, len(aPrompt), plenty)
+	if !strings.HasPrefix(endless.text, said+got.text) || strings.Count(got.text, ".") != 1 || got.finish != "stop" {
+		t.Errorf("%q goes on with %q", said, got.text)
+	}
+	if got := v.answer(aPrompt+natural.text, len(aPrompt), plenty); got.text != "" || len(got.ends) != 1 {
+		t.Errorf("a finished answer goes on with %q", got.text)
+	}
+}
+
 func TestBoundsOfAnAnswer(t *testing.T) {
 	v := newVoice(0, "m")
 	natural := v.answer(aPrompt, len(aPrompt), plenty)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -134,7 +135,7 @@ func TestCancelLeavesTheBatchAtOnce(t *testing.T) {
 			if s.Running != 0 || s.Waiting != 0 || s.Cancelled != 3 || s.Served != 0 || s.Requests != 3 {
 				t.Errorf("after: %+v", s)
 			}
-			if !time.Now().Equal(before) || e.sched.cache.busy() != 0 {
+			if !time.Now().Equal(before) || e.sched.cache.busy() != 0 || e.meter.finished["abort"] != 3 {
 				t.Errorf("after %s, %d blocks are busy", time.Since(before), e.sched.cache.busy())
 			}
 		})
@@ -250,4 +251,32 @@ func parseStream(t *testing.T, w *httptest.ResponseRecorder) []answerBody {
 		out = append(out, body)
 	}
 	return out
+}
+
+// TestNothingIsLeftAfterAStorm lets many clients come, and some of them leave at random.
+func TestNothingIsLeftAfterAStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := New(Config{MaxSeqs: 8, CacheBlocks: 400})
+		dice := rand.New(rand.NewPCG(1, 2))
+		var wg sync.WaitGroup
+		const clients = 300
+		for i := range clients {
+			wait, patience := time.Duration(dice.IntN(20_000))*time.Millisecond, time.Duration(1+dice.IntN(5000))*time.Millisecond
+			body := completionBody(longPrompt(fmt.Sprint(i%7), 1+dice.IntN(500)+1), 1+dice.IntN(200), []string{"", `,"stream":true`, `,"n":3`}[i%3])
+			wg.Go(func() {
+				time.Sleep(wait)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				e.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodPost, "/v1/completions", strings.NewReader(body)))
+			})
+		}
+		wg.Wait()
+		s := e.Stats()
+		if s.Requests != clients || s.Served+s.Cancelled != clients || s.Served == 0 || s.Cancelled == 0 || s.CachedTokens == 0 {
+			t.Errorf("%+v", s)
+		}
+		if s.Running != 0 || s.Waiting != 0 || e.sched.cache.busy() != 0 || e.halt != nil {
+			t.Errorf("left: %+v, %d blocks", s, e.sched.cache.busy())
+		}
+	})
 }

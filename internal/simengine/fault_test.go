@@ -1,12 +1,14 @@
 package simengine
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,16 +19,10 @@ const (
 	streamChat = `{"stream":true,` + hello + `}`
 )
 
-// send asks over a real connection, and gives up after a while.
-func send(t *testing.T, server *httptest.Server, body string, patience time.Duration) (status int, text string, err error) {
+// send asks over a real connection.
+func send(t *testing.T, server *httptest.Server, body string) (status int, text string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/chat/completions", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := server.Client().Do(r)
+	res, err := server.Client().Post(server.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
 	}
@@ -35,36 +31,31 @@ func send(t *testing.T, server *httptest.Server, body string, patience time.Dura
 	return res.StatusCode, string(all), err
 }
 
-func TestEndings(t *testing.T) {
-	const long, short = 20 * time.Second, 50 * time.Millisecond
+func TestAnswersThatAreCutOff(t *testing.T) {
 	for _, zero := range []*ZeroWork{nil, {Events: 20}} {
 		cfg := fast()
 		cfg.ZeroWork = zero
 		e := New(cfg)
 		server := httptest.NewServer(e.Handler())
 		for _, c := range []struct {
-			name     string
-			fault    Fault
-			body     string
-			patience time.Duration
-			status   int // 0: no head came
-			events   int
-			err      error // nil: a well-formed end
+			name   string
+			fault  Fault
+			body   string
+			status int // 0: no head came
+			events int
+			err    error // nil: a well-formed end
 		}{
-			{"close a stream", Fault{Ending: Close, After: 3}, streamChat, long, 200, 3, io.ErrUnexpectedEOF},
-			{"close a stream after its head", Fault{Ending: Close}, streamChat, long, 200, 0, io.ErrUnexpectedEOF},
-			{"close before the head", Fault{Ending: Close, After: -1}, streamChat, long, 0, 0, io.EOF},
-			{"close a whole answer", Fault{Ending: Close, After: 3}, wholeChat, long, 0, 0, io.EOF},
-			{"truncate a stream", Fault{Ending: Truncate, After: 3}, streamChat, long, 200, 3, nil},
-			{"truncate a whole answer", Fault{Ending: Truncate}, wholeChat, long, 200, 0, nil},
-			{"hang in a stream", Fault{Ending: Hang, After: 3}, streamChat, short, 200, 3, context.DeadlineExceeded},
-			{"hang before the head", Fault{Ending: Hang, After: -1}, streamChat, short, 0, 0, context.DeadlineExceeded},
-			{"hang before a whole answer", Fault{Ending: Hang}, wholeChat, short, 0, 0, context.DeadlineExceeded},
+			{"close a stream", Fault{Ending: Close, After: 3}, streamChat, 200, 3, io.ErrUnexpectedEOF},
+			{"close a stream after its head", Fault{Ending: Close}, streamChat, 200, 0, io.ErrUnexpectedEOF},
+			{"close before the head", Fault{Ending: Close, After: -1}, streamChat, 0, 0, io.EOF},
+			{"close a whole answer", Fault{Ending: Close, After: 3}, wholeChat, 0, 0, io.EOF},
+			{"truncate a stream", Fault{Ending: Truncate, After: 3}, streamChat, 200, 3, nil},
+			{"truncate a whole answer", Fault{Ending: Truncate}, wholeChat, 200, 0, nil},
 		} {
 			before := e.Stats().Cancelled
 			e.SetFault(c.fault)
-			status, text, err := send(t, server, c.body, c.patience)
-			if !errors.Is(err, c.err) || c.patience == long && status != c.status || strings.Count(text, "data: ") != c.events && c.patience == long {
+			status, text, err := send(t, server, c.body)
+			if !errors.Is(err, c.err) || status != c.status || strings.Count(text, "data: ") != c.events {
 				t.Errorf("%s: status %d, %v, %q", c.name, status, err, text)
 			}
 			if strings.Contains(text, "[DONE]") || strings.HasSuffix(text, "}") || strings.Contains(text, `"stop"`) {
@@ -73,6 +64,64 @@ func TestEndings(t *testing.T) {
 			await(t, e, func(s Stats) bool { return s.Cancelled == before+1 && s.Running == 0 })
 		}
 		server.Close()
+	}
+}
+
+// TestAHangLastsUntilTheClientLeaves reads what comes, and leaves once the request has arrived and nothing more will come.
+func TestAHangLastsUntilTheClientLeaves(t *testing.T) {
+	e := New(fast())
+	server := httptest.NewServer(e.Handler())
+	defer server.Close()
+	for i, c := range []struct {
+		fault  Fault
+		body   string
+		head   bool
+		events int
+	}{
+		{Fault{Ending: Hang, After: 3}, streamChat, true, 3},
+		{Fault{Ending: Hang}, streamChat, true, 0},
+		{Fault{Ending: Hang, After: -1}, streamChat, false, 0},
+		{Fault{Ending: Hang}, wholeChat, false, 0},
+	} {
+		e.SetFault(c.fault)
+		ctx, leave := context.WithCancel(t.Context())
+		read := make(chan int, 1) // events
+		var client sync.WaitGroup
+		client.Go(func() {
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, server.URL+"/v1/chat/completions", strings.NewReader(c.body))
+			res, err := server.Client().Do(r)
+			if err != nil {
+				read <- -1
+				return
+			}
+			defer res.Body.Close()
+			lines := bufio.NewScanner(res.Body)
+			events := 0
+			for events < c.events && lines.Scan() {
+				events += strings.Count(lines.Text(), "data: ")
+			}
+			read <- events
+			for lines.Scan() {
+				if lines.Text() != "" {
+					t.Errorf("%+v: more came: %q", c.fault, lines.Text())
+				}
+			}
+		})
+		if c.head {
+			if got := <-read; got != c.events {
+				t.Errorf("%+v: %d events, want %d", c.fault, got, c.events)
+			}
+		}
+		await(t, e, func(s Stats) bool { return s.Requests == int64(i)+1 })
+		if s := e.Stats(); s.Cancelled != int64(i) {
+			t.Errorf("%+v: over before the client left", c.fault)
+		}
+		leave()
+		if !c.head && <-read != -1 {
+			t.Errorf("%+v: a head came", c.fault)
+		}
+		client.Wait()
+		await(t, e, func(s Stats) bool { return s.Cancelled == int64(i)+1 && s.Running == 0 })
 	}
 }
 

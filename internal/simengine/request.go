@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	maxBody    = 64 << 20 // bytes of a request
-	maxChoices = 128      // n
-	maxInputs  = 2048     // prompts in one request
+	maxBody    = 128 << 20 // bytes of a request; above what the router takes, which may add to a body
+	maxChoices = 128       // n
+	maxInputs  = 2048      // prompts in one request
 )
 
 // sampling are the fields that chat and completion requests share. Fields that it lacks are accepted and have no effect.

@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -222,5 +224,31 @@ func TestEmbeddings(t *testing.T) {
 	raw := packed.Data[0].Embedding
 	if got := math.Float32frombits(binary.LittleEndian.Uint32(raw)); len(raw) != 4*768 || got != float32(v[0][0]) {
 		t.Errorf("%d bytes, first %f, want %f; %s", len(raw), got, v[0][0], base64.StdEncoding.EncodeToString(raw[:8]))
+	}
+}
+
+func TestAnAnswerBearsTheRequestsID(t *testing.T) {
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/completions", strings.NewReader(`{"prompt":"x"}`))
+	r.Header.Set("X-Request-Id", "abc")
+	w := httptest.NewRecorder()
+	New(fast()).Handler().ServeHTTP(w, r)
+	var out answerBody
+	if parse(t, w, &out); out.ID != "cmpl-abc" {
+		t.Error(out.ID)
+	}
+}
+
+func TestABodyThatCannotBeReadIsRefused(t *testing.T) {
+	for _, cfg := range []Config{fast(), {ZeroWork: &ZeroWork{}}} {
+		for body, status := range map[io.Reader]int{
+			iotest.ErrReader(io.ErrUnexpectedEOF):                 http.StatusBadRequest,
+			iotest.ErrReader(&http.MaxBytesError{Limit: maxBody}): http.StatusRequestEntityTooLarge,
+		} {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/completions", body)
+			w := httptest.NewRecorder()
+			if New(cfg).Handler().ServeHTTP(w, r); w.Code != status {
+				t.Errorf("%d %s, want %d", w.Code, w.Body, status)
+			}
+		}
 	}
 }
