@@ -87,7 +87,10 @@ func (b *Backend) URL(path string) *url.URL {
 }
 
 // Authorize sets the headers that carry the router's own credential to this backend, if it has one.
-func (b *Backend) Authorize(h http.Header) { authorize(h, b.identity.engine, b.identity.key) }
+func (b *Backend) Authorize(h http.Header) {
+	spec := b.spec.Load()
+	authorize(h, spec.Engine, spec.APIKey)
+}
 
 // RoundTrip sends a request over the backend's connections. Hold a Lease while the answer is being read.
 func (b *Backend) RoundTrip(r *http.Request) (*http.Response, error) { return b.transport.RoundTrip(r) }

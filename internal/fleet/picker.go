@@ -207,6 +207,20 @@ type Exhausted struct {
 	RetryAfter time.Duration
 }
 
+// Add counts the candidates of another route in.
+func (e *Exhausted) Add(other Exhausted) {
+	e.Candidates += other.Candidates
+	e.Missing += other.Missing
+	e.Unhealthy += other.Unhealthy
+	e.Ejected += other.Ejected
+	e.Resting += other.Resting
+	e.Full += other.Full
+	e.Tried += other.Tried
+	if e.RetryAfter == 0 || other.RetryAfter > 0 && other.RetryAfter < e.RetryAfter {
+		e.RetryAfter = other.RetryAfter
+	}
+}
+
 // AllSaturated reports whether every candidate is there and well, and merely has no room.
 func (e *Exhausted) AllSaturated() bool {
 	return e.Candidates > 0 && e.Resting+e.Full == e.Candidates

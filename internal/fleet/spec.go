@@ -2,8 +2,10 @@ package fleet
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -55,15 +57,21 @@ type Spec struct {
 }
 
 // identity is what a backend's connections and health depend on. While it stays the same, so does the backend's state.
+// Secrets are in it as a digest: fmt does not ask an unexported field's type how it wants to be printed.
 type identity struct {
 	id, url, engine string
-	key             Secret
 	connect         time.Duration
-	tls             TLS
+	secrets         [sha256.Size]byte // of the key and the TLS material
 }
 
 func (s *Spec) identity() identity {
-	return identity{id: s.ID, url: s.URL, engine: s.Engine, key: s.APIKey, connect: s.Timeouts.Connect, tls: s.TLS}
+	digest := sha256.New()
+	for _, part := range []string{string(s.APIKey), s.TLS.CA, s.TLS.Cert, string(s.TLS.Key), s.TLS.ServerName} {
+		_, _ = fmt.Fprintf(digest, "%d:%s", len(part), part) // A hash takes everything.
+	}
+	i := identity{id: s.ID, url: s.URL, engine: s.Engine, connect: s.Timeouts.Connect}
+	digest.Sum(i.secrets[:0])
+	return i
 }
 
 // base parses the URL and refuses what cannot be a backend.
@@ -102,14 +110,7 @@ func address(u *url.URL) string {
 			port = "443"
 		}
 	}
-	return joinHostPort(u.Hostname(), port)
-}
-
-func joinHostPort(host, port string) string {
-	if strings.Contains(host, ":") {
-		return "[" + host + "]:" + port
-	}
-	return host + ":" + port
+	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // cloudIdle is for the public services: their front ends keep an idle connection for a minute or more, and a TLS
