@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -161,55 +162,89 @@ func TestFileSourceFollowsAConfigMap(t *testing.T) {
 	}
 }
 
-func TestFileSourceLeavesAFileAloneWhileItIsWritten(t *testing.T) {
-	t.Parallel() // It mostly waits.
-	dir := t.TempDir()
-	path := filepath.Join(dir, "a.yaml")
-	put(t, path, backends("a", "b", "c"))
-	aged(t, path)
+// polled watches dir on a clock of the test's own and lets it publish dir as it is. The watcher looks at each pollInterval;
+// the test acts in the middle between two looks.
+func polled(t *testing.T, dir string) <-chan Snapshot {
+	t.Helper()
 	snapshots, _ := following(t, dir)
-	until(t, snapshots, "a b c")
+	time.Sleep(3 * pollInterval / 2)
+	synctest.Wait()
+	if len(snapshots) != 1 {
+		t.Fatal("what is there at the start was published so many times:", len(snapshots))
+	}
+	<-snapshots
+	return snapshots
+}
 
-	file, err := os.Create(path) // The content is gone at once, and comes back bit by bit.
-	must(t, err)
-	for _, part := range []string{backends("a"), backends("b"), "---\nkind: Backend\nid: c\n", "url: http://other\n"} {
-		_, err := file.WriteString(part)
-		must(t, err)
-		time.Sleep(pollInterval / 4)
-	}
-	must(t, file.Close())
-	s := until(t, snapshots, "a b c")
-	for ; s.Documents[2].Backend.URL != "http://other"; s = until(t, snapshots, "a b c") {
-		if len(s.Problems) > 0 {
-			t.Error(s.Problems)
+func poll() {
+	time.Sleep(pollInterval)
+	synctest.Wait()
+}
+
+func TestFileSourceLeavesAFileAloneWhileItIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "a.yaml")
+		put(t, path, backends("a", "b", "c"))
+		snapshots := polled(t, dir)
+		text := "" // The content is gone at once, and comes back bit by bit.
+		for _, part := range []string{"", backends("a"), backends("b"), "---\nkind: Backend\nid: c\n", "url: http://other\n"} {
+			text += part
+			put(t, path, text)
+			poll()
+			if len(snapshots) > 0 {
+				t.Fatalf("a half-written file was read: %+v", <-snapshots)
+			}
 		}
-	}
-	if len(s.Problems) > 0 {
-		t.Error("a half-written file was read:", s.Problems)
-	}
+		poll()
+		if len(snapshots) != 1 {
+			t.Fatal("published so many times after the file rested:", len(snapshots))
+		}
+		if s := <-snapshots; names(s.Documents) != "a b c" || s.Documents[2].Backend.URL != "http://other" || len(s.Problems) > 0 {
+			t.Errorf("%+v", s)
+		}
+		for range 20 {
+			poll()
+		}
+		if len(snapshots) > 0 {
+			t.Error("published without a change")
+		}
+	})
+}
+
+func TestFileSourcePublishesAChangeWithinASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		snapshots := polled(t, dir)
+		for _, id := range []string{"a", "bb", "ccc"} {
+			began := time.Now()
+			put(t, filepath.Join(dir, "a.yaml"), backends(id))
+			if s := <-snapshots; names(s.Documents) != id {
+				t.Errorf("%+v", s)
+			}
+			if took := time.Since(began); took > time.Second {
+				t.Error("it took", took)
+			}
+			time.Sleep(37 * time.Millisecond)
+		}
+	})
 }
 
 func TestFileSourceReadsAFileThatNeverRests(t *testing.T) {
-	t.Parallel() // It mostly waits.
-	dir := t.TempDir()
-	put(t, filepath.Join(dir, "a.yaml"), backends("a"))
-	snapshots, _ := following(t, dir)
-	until(t, snapshots, "a")
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for i := 1; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(pollInterval / 10):
-				_ = os.WriteFile(filepath.Join(dir, "b.yaml"), []byte(strings.Repeat("\n", i)+backends("b")), 0o600)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		snapshots := polled(t, dir)
+		for i := range patience + 2 {
+			put(t, filepath.Join(dir, "b.yaml"), strings.Repeat("\n", i)+backends("b"))
+			poll()
 		}
-	}()
-	until(t, snapshots, "a b")
-	close(stop)
-	<-stopped
+		if len(snapshots) != 1 {
+			t.Fatal("published so many times:", len(snapshots))
+		}
+		if s := <-snapshots; names(s.Documents) != "b" {
+			t.Errorf("%+v", s)
+		}
+	})
 }
 
 func TestFileSourceTellsWhatCannotBeRead(t *testing.T) {
