@@ -124,7 +124,9 @@ func (w *pass) structure(c byte) {
 		return
 	case (w.state == stateName || w.state == stateFirstName) && c == '"':
 		w.state, w.naming = stateString, true
-		w.keepFrom(w.depth == 1, w.i+1)
+		if w.depth == 1 {
+			w.keepFrom(true, w.i+1)
+		}
 	case w.state == stateValue || w.state == stateElement:
 		w.value(c)
 		return
@@ -169,24 +171,6 @@ func (w *pass) value(c byte) {
 	w.i++
 }
 
-// vector hops over numbers in an array, each with its comma, up to one that may be cut or that something else follows: embeddings are
-// nearly nothing else.
-func vector(p []byte, i int) int {
-	for {
-		end, f := number(p, i)
-		if f != sound || end == len(p) || p[end] != ',' {
-			return i
-		}
-		if end++; end < len(p) && p[end] == ' ' {
-			end++
-		}
-		if end == len(p) || p[end] != '-' && (p[end] < '0' || p[end] > '9') {
-			return i
-		}
-		i = end
-	}
-}
-
 func (w *pass) open(next state, object uint64) {
 	if w.depth == maxDepth {
 		w.state = stateBroken
@@ -224,7 +208,7 @@ func (a *Answer) conclude() {
 // endName stands behind a member's name and its quote.
 func (w *pass) endName() {
 	w.state = stateColon
-	if !w.keepTo(w.i - 1) {
+	if w.depth > 1 || !w.keepTo(w.i-1) {
 		return
 	}
 	w.keeping = false

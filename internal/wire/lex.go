@@ -3,8 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"math/bits"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // maxDepth is how many objects and arrays may stand open at once. One machine word of bits remembers which is which.
@@ -178,6 +176,10 @@ func (l *lexer) skip() {
 				continue
 			}
 		default:
+			if l.depth > base && objects&1 == 0 {
+				l.i = vector(l.b, l.i)
+				c = l.peek()
+			}
 			l.scalar(c)
 		}
 		for { // A value has ended: so may what holds it.
@@ -237,131 +239,6 @@ func (l *lexer) end() {
 	}
 }
 
-// quote finds the closing quote of a string whose first byte is b[i], and checks all that stands before it.
-// On a flaw it returns the flaw's place.
-func quote(b []byte, i int, lax bool) (end int, escaped bool, f flaw) {
-	for {
-		i = hop(b, i)
-		if i >= len(b) {
-			return len(b), escaped, flawEnd
-		}
-		switch c := b[i]; {
-		case c == '"':
-			return i, escaped, sound
-		case c == '\\':
-			escaped = true
-			n := escapeLen(b[i:])
-			if n == 0 {
-				return i, escaped, flawEscape
-			}
-			i += n
-		case c < ' ':
-			return i, escaped, flawControl
-		case lax:
-			i++
-		default:
-			for i < len(b) && b[i] >= utf8.RuneSelf {
-				n := runeLen(b[i:])
-				if n == 0 {
-					return i, escaped, flawUTF8
-				}
-				i += n
-			}
-		}
-	}
-}
-
-const (
-	ones  = 0x0101010101010101
-	highs = 0x80 * ones
-)
-
-// special marks, with the high bit of its byte, each byte of the eight in w that may not be hopped over in a string: a quote,
-// a backslash, a control character, anything not ASCII. Marks above the lowest may be false; the lowest is exact.
-//
-// Exchanging the second bit brings the quote (0x22) right above the control characters, so that one subtraction finds both.
-func special(w uint64) uint64 {
-	return ((w ^ 0x02*ones) - 0x21*ones) | ((w ^ 0x5c*ones) - ones) | w
-}
-
-// hop returns the place of the first byte from i on that is special in a string, or len(b).
-func hop(b []byte, i int) int {
-	rest := b[i:]
-	for len(rest) >= 8 {
-		if m := special(binary.LittleEndian.Uint64(rest)) & highs; m != 0 {
-			return len(b) - len(rest) + bits.TrailingZeros64(m)/8
-		}
-		rest = rest[8:]
-		for len(rest) >= 32 {
-			m := special(binary.LittleEndian.Uint64(rest)) |
-				special(binary.LittleEndian.Uint64(rest[8:])) |
-				special(binary.LittleEndian.Uint64(rest[16:])) |
-				special(binary.LittleEndian.Uint64(rest[24:]))
-			if m&highs != 0 {
-				break
-			}
-			rest = rest[32:]
-		}
-	}
-	for k, c := range rest {
-		if c == '"' || c == '\\' || c < ' ' || c >= utf8.RuneSelf {
-			return len(b) - len(rest) + k
-		}
-	}
-	return len(b)
-}
-
-// escapeLen returns the length of the escape that b begins with; 0 when there is no such escape.
-func escapeLen(b []byte) int {
-	if len(b) < 2 {
-		return 0
-	}
-	switch b[1] {
-	case 'n', '"', '\\', 't', '/', 'r', 'b', 'f':
-		return 2
-	case 'u':
-		if _, ok := hex4(b[2:]); ok {
-			return 6
-		}
-	}
-	return 0
-}
-
-// hex4 reads the four hexadecimal digits that b begins with.
-func hex4(b []byte) (r rune, ok bool) {
-	if len(b) < 4 {
-		return 0, false
-	}
-	for _, c := range b[:4] {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c|0x20 && c|0x20 <= 'f':
-			c = c | 0x20 - 'a' + 10
-		default:
-			return 0, false
-		}
-		r = r<<4 | rune(c)
-	}
-	return r, true
-}
-
-// runeLen returns the length of the UTF-8 sequence of two to four bytes that b begins with; 0 when it is not valid
-// (RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF).
-func runeLen(b []byte) int {
-	if len(b) >= 3 && b[0]&0xf0 == 0xe0 { // Most of the world's scripts.
-		c, d := b[1], b[2]
-		if c&0xc0 == 0x80 && d&0xc0 == 0x80 && (b[0] != 0xe0 || c >= 0xa0) && (b[0] != 0xed || c < 0xa0) {
-			return 3
-		}
-		return 0
-	}
-	if r, n := utf8.DecodeRune(b); r != utf8.RuneError || n > 1 {
-		return n
-	}
-	return 0
-}
-
 // number returns the end of the JSON number that begins at b[i], by RFC 8259 section 6. On a flaw it returns the flaw's place.
 func number(b []byte, i int) (end int, f flaw) {
 	if i < len(b) && b[i] == '-' {
@@ -397,6 +274,24 @@ func number(b []byte, i int) (end int, f flaw) {
 	return i, sound
 }
 
+// vector hops over numbers in an array, each with its comma, up to one that something else follows. Embeddings and
+// prompts of tokens are nearly nothing else.
+func vector(b []byte, i int) int {
+	for {
+		end, f := number(b, i)
+		if f != sound || end == len(b) || b[end] != ',' {
+			return i
+		}
+		if end++; end < len(b) && b[end] == ' ' {
+			end++
+		}
+		if end == len(b) || b[end] != '-' && (b[end] < '0' || b[end] > '9') {
+			return i
+		}
+		i = end
+	}
+}
+
 // digits returns the end of the run of decimal digits from i on.
 func digits(b []byte, i int) int {
 	for len(b)-i >= 8 {
@@ -412,49 +307,4 @@ func digits(b []byte, i int) int {
 		i++
 	}
 	return i
-}
-
-// unescape appends the meaning of a checked string's raw bytes to dst, as long as dst has room. A surrogate that stands alone becomes
-// U+FFFD, as in encoding/json.
-func unescape(dst, raw []byte) (text []byte, fits bool) {
-	for i := 0; i < len(raw); {
-		if len(dst)+utf8.UTFMax > cap(dst) {
-			return dst, false
-		}
-		c := raw[i]
-		if c != '\\' {
-			dst = append(dst, c)
-			i++
-			continue
-		}
-		switch c = raw[i+1]; c {
-		case 'u':
-			r, _ := hex4(raw[i+2:])
-			i += 6
-			if utf16.IsSurrogate(r) {
-				low, ok := rune(0), false
-				if len(raw)-i >= 6 && raw[i] == '\\' && raw[i+1] == 'u' {
-					low, ok = hex4(raw[i+2:])
-				}
-				if r = utf16.DecodeRune(r, low); ok && r != utf8.RuneError {
-					i += 6
-				}
-			}
-			dst = utf8.AppendRune(dst, r)
-			continue
-		case 'n':
-			c = '\n'
-		case 't':
-			c = '\t'
-		case 'r':
-			c = '\r'
-		case 'b':
-			c = '\b'
-		case 'f':
-			c = '\f'
-		}
-		dst = append(dst, c)
-		i += 2
-	}
-	return dst, true
 }

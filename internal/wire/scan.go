@@ -204,11 +204,17 @@ func (s *scan) prompt(id name) error {
 		if !more && s.flaw == sound {
 			return badValue(id.String(), "is empty: it must hold at least one element")
 		}
-		for tokens := !startsPrompt(s.peek()); more; more = s.more('[') {
-			s.skip()
-			if s.prompts == 0 || !tokens {
-				s.prompts++
+		if c := s.peek(); c == '-' || '0' <= c && c <= '9' {
+			s.prompts = 1
+			s.i = vector(s.b, s.i)
+			for ; more; more = s.more('[') {
+				s.skip()
 			}
+			break
+		}
+		for ; more; more = s.more('[') {
+			s.prompts++
+			s.skip()
 		}
 	default:
 		if id == nameMessages {
@@ -219,8 +225,6 @@ func (s *scan) prompt(id name) error {
 	s.req.Prompt = Span{start, s.i}
 	return nil
 }
-
-func startsPrompt(c byte) bool { return c == '"' || c == '[' || c == '{' }
 
 func (s *scan) streamOptions() error {
 	start := s.i
