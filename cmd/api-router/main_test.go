@@ -101,7 +101,7 @@ func TestCheckSettingsPrintsTheReference(t *testing.T) {
 func binary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "api-router")
-	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput() //nolint:gosec // Its arguments are ours.
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -129,7 +129,7 @@ type started struct {
 
 func start(t *testing.T, path string, args ...string) *started {
 	t.Helper()
-	s := &started{Cmd: exec.CommandContext(context.Background(), path, args...), stderr: new(bytes.Buffer), exited: make(chan error, 1)} //nolint:gosec // Its arguments are ours.
+	s := &started{Cmd: exec.CommandContext(context.Background(), path, args...), stderr: new(bytes.Buffer), exited: make(chan error, 1)}
 	s.Stderr = s.stderr
 	s.Env = append(os.Environ(), "XDG_CACHE_HOME="+t.TempDir())
 	s.begun = time.Now()

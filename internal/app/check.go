@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -83,9 +84,9 @@ func read(files []string, endpoints []Endpoint) (policy.Snapshot, error) {
 
 // attrText shows a note's details to a person.
 func attrText(n Note) string {
-	text := ""
+	var text strings.Builder
 	for _, a := range n.Attrs {
-		text += fmt.Sprintf(" %s=%v", a.Key, a.Value)
+		fmt.Fprintf(&text, " %s=%v", a.Key, a.Value)
 	}
-	return text
+	return text.String()
 }

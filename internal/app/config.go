@@ -84,40 +84,74 @@ const (
 
 // settings is the table.
 var settings = []setting{
-	{pathEnvironment, "environment", "What this process is for. production refuses to start with settings that are only safe in development.",
-		func(c *Config) value { return choice(&c.Environment, Production, Staging, Development) }},
-	{pathListenPublic, "listen", "Address of the public listener: the /v1 surface, /healthz and /readyz.",
-		func(c *Config) value { return address(&c.Listen.Public) }},
-	{pathLogLevel, "log-level", "The least severe lines that are logged.",
-		func(c *Config) value { return choice(&c.Log.Level, "debug", "info", "warn", "error") }},
-	{pathLogFormat, "log-format", "How a log line looks: one JSON object, or text for a person.",
-		func(c *Config) value { return choice(&c.Log.Format, "json", "text") }},
-	{"policy.source", "", "Where backends and routing policies come from.",
-		func(c *Config) value { return choice(&c.Policy.Source, "file") }},
-	{"policy.file.path", "policies", "A YAML file, or a directory of them, with the backends and routing policies. Changes are taken up while the process runs.",
-		func(c *Config) value { return text(&c.Policy.File.Path) }},
-	{pathLastGood, "", "Where the last usable set of policies is kept for a start without their source. Empty: nowhere. The default is used only where its directory exists.",
-		func(c *Config) value { return optional(&c.Policy.LastGood) }},
-	{pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
-		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) }},
-	{pathSinks, "", "Where usage records go: a list of { type: jsonl, path: FILE }. In the environment: jsonl:FILE, separated by commas. Empty: nowhere.",
-		func(c *Config) value { return (*sinks)(&c.Usage.Sinks) }},
-	{"server.max_body", "", "The largest request body that is accepted, up to 1GiB; larger ones are answered 413.",
-		func(c *Config) value { return size{&c.Server.MaxBody, 1 << 10, 1 << 30} }},
-	{"server.header_timeout", "", "How long a client may take to send a request's headers.",
-		func(c *Config) value { return span{&c.Server.HeaderTimeout, time.Millisecond} }},
-	{"server.body_timeout", "", "How long a client may take to send a request's body.",
-		func(c *Config) value { return span{&c.Server.BodyTimeout, time.Millisecond} }},
-	{"server.idle_timeout", "", "How long an unused client connection is kept open.",
-		func(c *Config) value { return span{&c.Server.IdleTimeout, time.Millisecond} }},
-	{"server.write_timeout", "", "How long a client may take to read one piece of an answer before it counts as gone. Streams may last longer than this.",
-		func(c *Config) value { return span{&c.Server.WriteTimeout, time.Millisecond} }},
-	{"server.drain_timeout", "", "How long running requests may take to finish at shutdown, after the grace. Streams that are still open then end in an error event.",
-		func(c *Config) value { return span{&c.Server.DrainTimeout, 0} }},
-	{"server.drain_grace", "", "How long the process keeps serving at shutdown after /readyz says no, so that load balancers notice.",
-		func(c *Config) value { return span{&c.Server.DrainGrace, 0} }},
-	{"server.expose_backend", "", "Name the backend that answered in the x-routing-backend header.",
-		func(c *Config) value { return (*truth)(&c.Server.ExposeBackend) }},
+	{
+		pathEnvironment, "environment", "What this process is for. production refuses to start with settings that are only safe in development.",
+		func(c *Config) value { return choice(&c.Environment, Production, Staging, Development) },
+	},
+	{
+		pathListenPublic, "listen", "Address of the public listener: the /v1 surface, /healthz and /readyz.",
+		func(c *Config) value { return address(&c.Listen.Public) },
+	},
+	{
+		pathLogLevel, "log-level", "The least severe lines that are logged.",
+		func(c *Config) value { return choice(&c.Log.Level, "debug", "info", "warn", "error") },
+	},
+	{
+		pathLogFormat, "log-format", "How a log line looks: one JSON object, or text for a person.",
+		func(c *Config) value { return choice(&c.Log.Format, "json", "text") },
+	},
+	{
+		"policy.source", "", "Where backends and routing policies come from.",
+		func(c *Config) value { return choice(&c.Policy.Source, "file") },
+	},
+	{
+		"policy.file.path", "policies", "A YAML file, or a directory of them, with the backends and routing policies. Changes are taken up while the process runs.",
+		func(c *Config) value { return text(&c.Policy.File.Path) },
+	},
+	{
+		pathLastGood, "", "Where the last usable set of policies is kept for a start without their source. Empty: nowhere. The default is used only where its directory exists.",
+		func(c *Config) value { return optional(&c.Policy.LastGood) },
+	},
+	{
+		pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
+		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
+	},
+	{
+		pathSinks, "", "Where usage records go: a list of { type: jsonl, path: FILE }. In the environment: jsonl:FILE, separated by commas. Empty: nowhere.",
+		func(c *Config) value { return (*sinks)(&c.Usage.Sinks) },
+	},
+	{
+		"server.max_body", "", "The largest request body that is accepted, up to 1GiB; larger ones are answered 413.",
+		func(c *Config) value { return size{&c.Server.MaxBody, 1 << 10, 1 << 30} },
+	},
+	{
+		"server.header_timeout", "", "How long a client may take to send a request's headers.",
+		func(c *Config) value { return span{&c.Server.HeaderTimeout, time.Millisecond} },
+	},
+	{
+		"server.body_timeout", "", "How long a client may take to send a request's body.",
+		func(c *Config) value { return span{&c.Server.BodyTimeout, time.Millisecond} },
+	},
+	{
+		"server.idle_timeout", "", "How long an unused client connection is kept open.",
+		func(c *Config) value { return span{&c.Server.IdleTimeout, time.Millisecond} },
+	},
+	{
+		"server.write_timeout", "", "How long a client may take to read one piece of an answer before it counts as gone. Streams may last longer than this.",
+		func(c *Config) value { return span{&c.Server.WriteTimeout, time.Millisecond} },
+	},
+	{
+		"server.drain_timeout", "", "How long running requests may take to finish at shutdown, after the grace. Streams that are still open then end in an error event.",
+		func(c *Config) value { return span{&c.Server.DrainTimeout, 0} },
+	},
+	{
+		"server.drain_grace", "", "How long the process keeps serving at shutdown after /readyz says no, so that load balancers notice.",
+		func(c *Config) value { return span{&c.Server.DrainGrace, 0} },
+	},
+	{
+		"server.expose_backend", "", "Name the backend that answered in the x-routing-backend header.",
+		func(c *Config) value { return (*truth)(&c.Server.ExposeBackend) },
+	},
 }
 
 // defaultLastGood is used where its directory exists: in the container image and the packages, not on a developer's machine.
@@ -205,8 +239,9 @@ func setBackends(c *Config, list string) error {
 			continue
 		}
 		id, raw, ok := strings.Cut(entry, ":")
+		id = strings.TrimSpace(id)
 		u, err := url.Parse(strings.TrimSpace(raw))
-		if !ok || id == "" || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		if !ok || id == "" || identifier(id) != id || err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			// The entry is not repeated: a URL may hold a password.
 			return fmt.Errorf("entry %d is not of the form id:http://host:port", len(endpoints)+1)
 		}
@@ -215,7 +250,7 @@ func setBackends(c *Config, list string) error {
 			clean = clean[:at]
 		}
 		u.Path, u.RawPath, u.RawQuery, u.Fragment = strings.TrimSuffix(clean, "/"), "", "", ""
-		endpoints = append(endpoints, Endpoint{ID: strings.TrimSpace(id), URL: u.String()})
+		endpoints = append(endpoints, Endpoint{ID: id, URL: u.String()})
 	}
 	c.Backends = endpoints
 	return nil

@@ -91,7 +91,7 @@ func TestDevNeedsNothingAndPrintsACallThatWorks(t *testing.T) {
 		t.Errorf("20 requests reached %v; want both engines", used)
 	}
 	if curl, err := exec.LookPath("curl"); err == nil {
-		out, err := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(line, "curl ", curl+" -sS ", 1)).CombinedOutput() //nolint:gosec // It is the line under test.
+		out, err := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(line, "curl ", curl+" -sS ", 1)).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), `"chat.completion"`) {
 			t.Errorf("the printed line gives %v: %s", err, out)
 		}

@@ -102,7 +102,7 @@ func ours(ctx context.Context, address string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/v1/status/healthz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/v1/status/healthz", http.NoBody)
 	if err != nil {
 		return false
 	}
@@ -222,7 +222,7 @@ func (d *doctor) backends(ctx context.Context, snapshot policy.Snapshot) {
 		d.backend(f, s, asked(snapshot, s.ID))
 	}
 	cancel()
-	<-probing
+	<-probing // It ends with its context, and that is all.
 }
 
 // undecided reports whether a further probe may still tell more.

@@ -63,7 +63,7 @@ func startEngines(list []engine) (*engines, error) {
 func (e *engines) stop() {
 	for _, s := range e.started {
 		_ = s.server.Close() // Nothing is lost: what they serve is simulated.
-		<-s.done
+		<-s.done             // It was closed on purpose.
 	}
 }
 

@@ -100,17 +100,64 @@ func tail(r io.Reader) (last string, err error) {
 }
 
 func TestStreamsThatOutliveTheDrainEndInAnErrorEvent(t *testing.T) {
-	o := options(t, routed(simulated(t, simengine.Config{StepBase: 5 * time.Millisecond})))
-	o.Config.Server.DrainTimeout = 200 * time.Millisecond
-	p := run(t, o)
-	stream := chat(t, client(t), p.base, endless)
-	p.end()
-	last, err := tail(stream.Body)
-	if !strings.Contains(last, `"code":"draining"`) || err == io.EOF { //nolint:errorlint // Exactly io.EOF would be a clean end.
-		t.Errorf("the stream ended with %q and %v; want an error event and a cut connection", last, err)
+	url := simulated(t, simengine.Config{StepBase: 5 * time.Millisecond})
+	for _, http2 := range []bool{false, true} {
+		o := options(t, routed(url))
+		o.Config.Server.DrainTimeout = 200 * time.Millisecond
+		p := run(t, o)
+		protocols := new(http.Protocols)
+		protocols.SetHTTP1(!http2)
+		protocols.SetUnencryptedHTTP2(http2)
+		transport := &http.Transport{Protocols: protocols}
+		stream := chat(t, &http.Client{Transport: transport}, p.base, endless)
+		p.end()
+		last, err := tail(stream.Body)
+		if !strings.Contains(last, `"code":"draining"`) || err == io.EOF {
+			t.Errorf("%s: the stream ended with %q and %v; want an error event and a cut connection", stream.Proto, last, err)
+		}
+		if err := p.wait(t); err != nil {
+			t.Errorf("%s: got %v", stream.Proto, err)
+		}
+		transport.CloseIdleConnections()
 	}
-	if err := p.wait(t); err != nil {
-		t.Errorf("got %v", err)
+}
+
+func TestServeTakesTheEarlierServicesEnvironment(t *testing.T) {
+	url := simulated(t, simengine.Config{Speed: 100})
+	address := closed(t)
+	_, port, _ := strings.Cut(address, ":")
+	log := new(syncBuffer)
+	ctx, cancel := contextFor(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- app.Serve(ctx, app.Process{Version: "test", Stdout: io.Discard, Stderr: log}, app.Sources{
+			File: write(t, "config.yaml", "server: { drain_grace: 0s }\npolicy: { last_good: '' }\n"),
+			Env: map[string]string{
+				"HTTP_PORT": port, "ENVIRONMENT": "development", "LOG_LEVEL": "debug", "KAFKA_BROKERS": "kafka:9092",
+				"BACKEND_ENDPOINTS": "old:" + url + "/v1/chat/completions",
+			},
+			Flags: map[string]string{"policy.file.path": write(t, "p.yaml", "kind: RoutingPolicy\nid: p\nmodel: gpt-oss-20b\nbackends: [ { id: old } ]\n")},
+		})
+	}()
+	eventually(t, "readiness", func() bool {
+		response, err := client(t).Get("http://" + address + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		return response.StatusCode == http.StatusOK
+	})
+	if response := chat(t, client(t), "http://"+address, ""); response.StatusCode != http.StatusOK || response.Header.Get("X-Routing-Backend") != "old" {
+		t.Errorf("got %d from %q", response.StatusCode, response.Header.Get("X-Routing-Backend"))
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{`"level":"DEBUG"`, `"names":["HTTP_PORT","ENVIRONMENT","BACKEND_ENDPOINTS"]`, `"names":["KAFKA_BROKERS"]`} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %s: %s", want, log)
+		}
 	}
 }
 
@@ -220,6 +267,9 @@ backends: [ { id: locked }, { id: open } ]
 		if response := chat(t, client(t), p.base, ""); response.StatusCode != http.StatusOK || response.Header.Get("X-Routing-Backend") != "open" {
 			t.Errorf("got %d from %q", response.StatusCode, response.Header.Get("X-Routing-Backend"))
 		}
+	}
+	if _, status := get(t, client(t), p.base+"/v1/status/readyz"); !strings.Contains(status, `"state":"1 of 2 available, 1 without a readable secret"`) {
+		t.Errorf("the status does not show it: %s", status)
 	}
 	if got := log.String(); !strings.Contains(got, "a secret of this backend cannot be read") || !strings.Contains(got, "backend=locked") {
 		t.Errorf("the log does not say what is wrong: %s", got)

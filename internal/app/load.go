@@ -173,8 +173,10 @@ func (l *loader) summarize(env map[string]string) {
 		}
 	}
 	if len(used) > 0 {
-		l.notes = append(l.notes, Note{Level: slog.LevelInfo, Message: "settings taken from the earlier service's environment variables",
-			Attrs: []slog.Attr{slog.Any("names", used)}})
+		l.notes = append(l.notes, Note{
+			Level: slog.LevelInfo, Message: "settings taken from the earlier service's environment variables",
+			Attrs: []slog.Attr{slog.Any("names", used)},
+		})
 	}
 	if len(idle) > 0 {
 		l.warn("environment variables of the earlier service that have no effect in this version", slog.Any("names", idle))

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -75,11 +74,11 @@ func (r *roster) run(ctx context.Context) error {
 	}
 }
 
-// broken says which backends lack a secret, and why.
-func (r *roster) broken() map[string]string {
+// broken counts the backends that the fleet does not have because a secret of theirs was never readable.
+func (r *roster) broken() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.problems)
+	return len(r.backends) - len(r.applied)
 }
 
 // apply resolves every backend and hands the result to the fleet if it differs. Each problem is logged when it appears and when it has gone.

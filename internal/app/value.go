@@ -121,11 +121,13 @@ type size struct {
 	min, max int64
 }
 
-// units are ordered so that the first one that divides a size shows it best.
-var units = []struct {
+type unit struct {
 	name  string
 	bytes int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
+}
+
+// units are ordered so that the first one that divides a size shows it best.
+var units = []unit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}}
 
 func (s size) String() string { return formatSize(*s.target) }
 
@@ -143,12 +145,7 @@ func (s size) Set(text string) error {
 	n, err := strconv.ParseInt(number, 10, 64)
 	factor := int64(1)
 	if suffix := strings.TrimSpace(text[len(number):]); suffix != "" {
-		at := slices.IndexFunc(units, func(u struct {
-			name  string
-			bytes int64
-		}) bool {
-			return strings.EqualFold(u.name, suffix)
-		})
+		at := slices.IndexFunc(units, func(u unit) bool { return strings.EqualFold(u.name, suffix) })
 		if at < 0 {
 			err = strconv.ErrSyntax
 		} else {

@@ -211,7 +211,13 @@ func (a *App) components() []gateway.Component {
 			available++
 		}
 	}
-	backends := gateway.Component{Name: "backends", State: fmt.Sprintf("%d of %d available", available, len(statuses)), OK: available > 0}
+	broken := a.roster.broken()
+	backends := gateway.Component{
+		Name: "backends", State: fmt.Sprintf("%d of %d available", available, len(statuses)+broken), OK: available > 0 && broken == 0,
+	}
+	if broken > 0 {
+		backends.State += fmt.Sprintf(", %d without a readable secret", broken)
+	}
 	records := gateway.Component{Name: "usage", State: "recording", OK: true}
 	switch lost := a.recorder.Lost(); {
 	case len(a.config.Usage.Sinks) == 0:

@@ -1,0 +1,112 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// tableOf compiles backends, given as id and URL; each has the key in file.
+func tableOf(t *testing.T, file string, backends ...[2]string) *policy.Table {
+	t.Helper()
+	key, err := policy.ParseSecretRef("file:" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s policy.Snapshot
+	for _, each := range backends {
+		b := policy.NewBackend(each[0], each[1])
+		b.APIKey = key
+		s.Documents = append(s.Documents, policy.Document{Backend: &b})
+	}
+	return policy.Compile(s, nil)
+}
+
+func TestRosterFollowsTheSecretsFiles(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	synctest.Test(t, func(t *testing.T) {
+		f := fleet.New(fleet.Options{})
+		r := newRoster(slog.New(slog.DiscardHandler), f, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- r.run(ctx) }()
+		key := func(want string, broken int) {
+			t.Helper()
+			time.Sleep(2 * secretsEvery)
+			got := ""
+			if b, ok := f.Backend("a"); ok {
+				got = string(b.Spec().APIKey)
+			}
+			if got != want || r.broken() != broken {
+				t.Errorf("the fleet has the key %q, %d broken; want %q, %d", got, r.broken(), want, broken)
+			}
+		}
+		put := func(content string) {
+			t.Helper()
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.before(tableOf(t, file, [2]string{"a", "http://one"}))
+		key("", 1)
+		put("first\n")
+		key("first", 0)
+		put("second\n")
+		key("second", 0)
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		key("second", 0) // The last good one stays.
+		r.before(tableOf(t, file, [2]string{"a", "http://two"}))
+		if _, ok := r.applied["a"]; ok {
+			t.Error("a key that was meant for one address went to another")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRosterKeepsOldBackendsUntilTheTableIsPublished(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte("k"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := fleet.New(fleet.Options{})
+	r := newRoster(slog.New(slog.DiscardHandler), f, map[string]fleet.Secret{"new": "override"})
+	has := func(want ...string) {
+		t.Helper()
+		var got []string
+		for _, s := range f.Status() {
+			got = append(got, s.ID)
+		}
+		if len(got) != len(want) {
+			t.Fatalf("the fleet has %v; want %v", got, want)
+		}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Errorf("the fleet has %v; want %v", got, want)
+			}
+		}
+	}
+	first := tableOf(t, file, [2]string{"old", "http://one"}, [2]string{"stays", "http://two"})
+	r.before(first)
+	r.after(first)
+	has("old", "stays")
+	second := tableOf(t, file, [2]string{"new", "http://three"}, [2]string{"stays", "http://two"})
+	r.before(second)
+	has("new", "old", "stays")
+	r.after(second)
+	has("new", "stays")
+	if b, ok := f.Backend("new"); !ok || b.Spec().APIKey != "override" {
+		t.Error("a key that stands in no document did not win")
+	}
+}
