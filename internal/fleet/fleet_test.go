@@ -111,9 +111,15 @@ func TestABadSpecIsRefusedAlone(t *testing.T) {
 	bad.URL = "https://a.test"
 	bad.TLS.CA = "not PEM"
 	err := f.Apply([]Spec{
-		bad, {ID: "b", URL: "http://b.test"}, {ID: "b", URL: "http://c.test"}, {URL: "http://d.test"},
-		{ID: "e", URL: "ftp://e.test"}, {ID: "f", URL: "http://"}, {ID: "g", URL: "http://user:secret-of-g@g.test"},
-		{ID: "h", URL: "http://h.test?x=1"}, {ID: "i", URL: "http://i.test/%zz"},
+		bad,
+		{ID: "b", URL: "http://b.test"},
+		{ID: "b", URL: "http://c.test"},
+		{URL: "http://d.test"},
+		{ID: "e", URL: "ftp://e.test"},
+		{ID: "f", URL: "http://"},
+		{ID: "g", URL: "http://user:secret-of-g@g.test"},
+		{ID: "h", URL: "http://h.test?x=1"},
+		{ID: "i", URL: "http://i.test/%zz"},
 	})
 	if err == nil {
 		t.Fatal("no error")
