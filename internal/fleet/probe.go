@@ -91,7 +91,7 @@ func (b *Backend) probeOnce(ctx context.Context) time.Duration {
 		return probeSlowest // Nobody waits for it.
 	}
 	if err != nil {
-		return pauseAfter(b.suffer(err.Error()), b.identity.engine)
+		return b.pauseAfter(b.suffer(err.Error()))
 	}
 	flipped := b.heal("a probe was answered")
 	if !listsOnly(b.identity.engine) && (flipped || b.now()-b.listedAt() >= listEvery || len(b.catalog.Load().served) == 0) {
@@ -100,7 +100,7 @@ func (b *Backend) probeOnce(ctx context.Context) time.Duration {
 			b.noteListing(err.Error())
 		}
 	}
-	return pauseAfter(0, b.identity.engine)
+	return b.pauseAfter(0)
 }
 
 // listsOnly reports whether an engine of that kind has no health path, so that its list of models stands for it.
@@ -108,9 +108,9 @@ func listsOnly(engine string) bool {
 	return !slices.Contains([]string{EngineVLLM, EngineSGLang, EngineTGI, EngineLlamaCPP}, engine)
 }
 
-func pauseAfter(failures int, engine string) time.Duration {
+func (b *Backend) pauseAfter(failures int) time.Duration {
 	switch {
-	case failures == 0 && (engine == EngineOpenAI || engine == EngineAnthropic):
+	case failures == 0 && cloud(b.identity.engine, b.base):
 		return probeCloud
 	case failures == 0:
 		return probeEvery

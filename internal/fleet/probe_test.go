@@ -59,8 +59,8 @@ func TestProbesFollowTheEngine(t *testing.T) {
 		{EngineLlamaCPP, 12, 2, "/v1/models"},
 		{EngineOllama, 0, 12, "/v1/models"},
 		{"", 0, 12, "/v1/models"},
-		{EngineOpenAI, 0, 2, "/v1/models"},
-		{EngineAnthropic, 0, 2, "/v1/models?limit=1000"},
+		{EngineOpenAI, 0, 12, "/v1/models"},
+		{EngineAnthropic, 0, 12, "/v1/models?limit=1000"},
 	} {
 		t.Run(test.engine, func(t *testing.T) {
 			e := newEngine(oneModel)
@@ -152,14 +152,27 @@ func TestOneFailedProbeChangesNothing(t *testing.T) {
 }
 
 func TestFailingProbesSlowDown(t *testing.T) {
-	want := []time.Duration{5 * time.Second, time.Second, 5 * time.Second, 7500 * time.Millisecond, 11250 * time.Millisecond, 15 * time.Second, 15 * time.Second}
-	for failures, pause := range want {
-		if got := pauseAfter(failures, EngineVLLM); got != pause {
-			t.Errorf("after %d failures: %s, want %s", failures, got, pause)
+	const ms = time.Millisecond
+	slower := []time.Duration{1000 * ms, 5000 * ms, 7500 * ms, 11250 * ms, 15000 * ms, 15000 * ms}
+	for _, test := range []struct {
+		engine, url string
+		healthy     time.Duration
+	}{
+		{EngineVLLM, "http://x.test", 5 * time.Second},
+		{EngineVLLM, "https://x.test", 5 * time.Second},
+		{EngineOpenAI, "http://x.test", 5 * time.Second},
+		{EngineOpenAI, "https://x.test", 30 * time.Second}, // a public service, which counts every call
+		{EngineAnthropic, "https://x.test", 30 * time.Second},
+	} {
+		a := backend(t, fleetOf(t, 1, func(s *Spec) { s.Engine, s.URL = test.engine, test.url }), "a")
+		for failures, want := range append([]time.Duration{test.healthy}, slower...) {
+			if got := a.pauseAfter(failures); got != want {
+				t.Errorf("%s at %s after %d failures: %s, want %s", test.engine, test.url, failures, got, want)
+			}
 		}
-	}
-	if got := pauseAfter(1_000_000, EngineOpenAI); got != probeSlowest {
-		t.Errorf("after a million failures: %s", got)
+		if got := a.pauseAfter(1_000_000); got != probeSlowest {
+			t.Errorf("after a million failures: %s", got)
+		}
 	}
 	for range 1000 {
 		if got := jitter(probeEvery); got < 4500*time.Millisecond || got > 5500*time.Millisecond {

@@ -113,6 +113,11 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
+// cloud reports whether the backend is most likely a public service, and not a server of one's own that speaks its dialect.
+func cloud(engine string, u *url.URL) bool {
+	return u.Scheme == "https" && (engine == EngineOpenAI || engine == EngineAnthropic)
+}
+
 // cloudIdle is for the public services: their front ends keep an idle connection for a minute or more, and a TLS
 // handshake across the internet is worth saving.
 const cloudIdle = 30 * time.Second
@@ -129,7 +134,7 @@ func Standard(spec Spec) (upstream.Transport, error) {
 // transportConfig says how spec's backend is connected to, u being its parsed URL.
 func transportConfig(spec Spec, u *url.URL) upstream.Config {
 	cfg := upstream.Config{Address: address(u), Connect: spec.Timeouts.Connect}
-	if spec.Engine == EngineOpenAI || spec.Engine == EngineAnthropic {
+	if cloud(spec.Engine, u) {
 		cfg.IdleTimeout = cloudIdle
 	}
 	if u.Scheme == "https" {
