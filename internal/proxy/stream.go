@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -69,7 +70,11 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 		}
 		if verdict.Done {
 			body.gap = afterDone
-			_, _ = r.events.Next() // Reads to the end of the body, so that the connection can be used again.
+			// Reads to the end of the body, so that the connection can be used again. What follows [DONE] is dropped, but
+			// for the line feed of a CR LF that arrived in two parts.
+			if rest, _ := r.events.Next(); bytes.HasPrefix(rest.Raw, []byte{'\n'}) {
+				_ = f.write(rest.Raw[:1]) // The answer is complete; a client that has gone now has it.
+			}
 			f.out.Stop = usage.StopDone
 			return result{health: fleet.Result{Kind: fleet.Served}}
 		}
