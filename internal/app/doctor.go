@@ -213,8 +213,11 @@ func (d *doctor) backends(ctx context.Context, snapshot policy.Snapshot) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, doctorWait)
 	defer cancel()
-	probing := make(chan error, 1)
-	go func() { probing <- f.Run(ctx) }()
+	probing := make(chan struct{})
+	go func() {
+		defer close(probing)
+		_ = f.Run(ctx) // It ends with its context, and that is all.
+	}()
 	for ctx.Err() == nil && slices.ContainsFunc(f.Status(), undecided) {
 		pause(ctx, 20*time.Millisecond)
 	}
@@ -222,7 +225,7 @@ func (d *doctor) backends(ctx context.Context, snapshot policy.Snapshot) {
 		d.backend(f, s, asked(snapshot, s.ID))
 	}
 	cancel()
-	<-probing // It ends with its context, and that is all.
+	<-probing
 }
 
 // undecided reports whether a further probe may still tell more.

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -37,7 +36,8 @@ type startedEngine struct {
 	engine
 	url    string
 	server *http.Server
-	done   chan error
+	done   chan struct{}
+	err    error // why it serves no more; read after done
 }
 
 // startEngines opens a listener for each engine and serves it.
@@ -50,11 +50,14 @@ func startEngines(list []engine) (*engines, error) {
 			return nil, fmt.Errorf("a simulated engine cannot listen on %s: %w; choose another address with --listen", each.listen, err)
 		}
 		started := &startedEngine{
-			engine: each, url: "http://" + listener.Addr().String(), done: make(chan error, 1),
+			engine: each, url: "http://" + listener.Addr().String(), done: make(chan struct{}),
 			server: &http.Server{Handler: simengine.New(each.config).Handler(), ReadHeaderTimeout: 10 * time.Second},
 		}
 		e.started = append(e.started, started)
-		go func() { started.done <- started.server.Serve(listener) }()
+		go func() {
+			defer close(started.done)
+			started.err = started.server.Serve(listener)
+		}()
 	}
 	return e, nil
 }
@@ -63,7 +66,7 @@ func startEngines(list []engine) (*engines, error) {
 func (e *engines) stop() {
 	for _, s := range e.started {
 		_ = s.server.Close() // Nothing is lost: what they serve is simulated.
-		<-s.done             // It was closed on purpose.
+		<-s.done
 	}
 }
 
@@ -121,10 +124,7 @@ func Simulate(ctx context.Context, p Process, o SimulateOptions) error {
 	case <-ctx.Done():
 		running.stop()
 		return nil
-	case err := <-s.done:
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
-		}
-		return fmt.Errorf("simulated engine: %w", err)
+	case <-s.done:
+		return fmt.Errorf("simulated engine: %w", s.err)
 	}
 }
