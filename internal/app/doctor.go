@@ -100,13 +100,18 @@ func ours(ctx context.Context, address string) bool {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/v1/status/healthz", http.NoBody)
+	base := "http://" + net.JoinHostPort(host, port)
+	transport, err := fleet.Standard(fleet.Spec{ID: "listen.public", URL: base})
 	if err != nil {
 		return false
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/status/healthz", http.NoBody)
+	if err != nil {
+		return false
+	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
 		return false
@@ -260,6 +265,9 @@ func (d *doctor) backend(f *fleet.Fleet, s fleet.Status, models []string) {
 		return
 	case s.Probe != "healthy":
 		d.say(verdictFail, "backend", where+"no answer yet; start it, or correct its url")
+		return
+	case strings.Contains(s.Listing, "API key"): // Requests will be refused just so.
+		d.say(verdictFail, "backend", where+s.Listing+"; correct its api_key")
 		return
 	case len(models) == 0:
 		d.say(verdictWarn, "backend", where+"healthy, but no policy names it")

@@ -35,6 +35,10 @@ kind: Backend
 id: idle
 url: %[1]s
 ---
+kind: Backend
+id: refusing
+url: %[3]s
+---
 kind: RoutingPolicy
 id: global
 model: gpt-oss-20b
@@ -44,7 +48,7 @@ kind: RoutingPolicy
 id: other
 model: qwen3-8b
 backends: [ { id: wrong-model } ]
-`, url, closed(t)))
+`, url, closed(t), simulated(t, simengine.Config{APIKey: "secret"})))
 	records := filepath.Join(t.TempDir(), "a", "b", "usage.jsonl")
 	var out strings.Builder
 	err := app.Doctor(t.Context(), &out, app.Sources{
@@ -63,10 +67,11 @@ backends: [ { id: wrong-model } ]
 		"warn  keys",
 		"ok    usage          " + records + " is writable",
 		"fail  usage          /dev/null/x cannot be written, usage records will be lost",
-		"ok    policies       5 backends and 2 policies in file",
+		"ok    policies       6 backends and 2 policies in file",
 		"ok    backend        good (" + url + "): healthy, serves gpt-oss-20b as unsloth/gpt-oss-20b",
 		"does not serve qwen3-8b, it serves unsloth/gpt-oss-20b; name the right one in its models",
 		"fail  backend        dead (",
+		"the backend refuses the router's API key; correct its api_key",
 		"fail  backend        no-key: api_key: secret env:NOT_SET_ANYWHERE",
 		"warn  backend        idle (" + url + "): healthy, but no policy names it",
 	} {
