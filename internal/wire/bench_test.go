@@ -27,7 +27,7 @@ func chatBody(size int, text string) []byte {
 			role = "assistant"
 		}
 		fmt.Fprintf(&b, `,{"role":%q,"content":"`, role)
-		for n := 0; n < max(1, min(8, (size-150-b.Len())/len(text))); n++ {
+		for range max(1, min(8, (size-150-b.Len())/len(text))) {
 			room := size - 130 - b.Len()
 			if room < len(text) {
 				b.WriteString(strings.Repeat("a", max(0, room)))

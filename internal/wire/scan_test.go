@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -165,6 +166,38 @@ func TestScanRefuses(t *testing.T) {
 				t.Errorf("got %s, param %q, %q; want %s, param %q, with %q", f.Code, f.Param, f.Message, test.code, test.param, test.says)
 			}
 		})
+	}
+}
+
+func TestEveryNameThatCountsStandsOnce(t *testing.T) {
+	for id := nameOther + 1; id < nameIncludeUsage; id++ {
+		for _, second := range []string{id.String(), strings.ToUpper(id.String()), "\\u00" + strconv.FormatInt(int64(id.String()[0]), 16) + id.String()[1:]} {
+			body := `{"` + id.String() + `":null,"` + second + `":null}`
+			if id == nameModel || id == nameMessages {
+				body = `{"model":"m",` + hello + `,"` + second + `":null}`
+			}
+			_, err := Scan([]byte(body), Chat)
+			if f := fault.From(err); f.Code != fault.AmbiguousRequest || f.Param != id.String() {
+				t.Errorf("%s: %v", body, err)
+			}
+		}
+	}
+}
+
+func TestUnescapeMeansWhatEncodingJSONMeans(t *testing.T) {
+	for _, quoted := range []string{
+		`"plain"`, `"\"\\\/\b\f\n\r\t"`, `"\u0041\u00e9\u20AC"`, `"\ud83d\ude00"`, `"\ud83d"`, `"\ud83dx"`, `"\ud83d\u0041"`, `"\ud83d\ud83d\ude00"`, `"\ude00\ud83d"`, `"é世😀"`,
+	} {
+		var want string
+		if err := json.Unmarshal([]byte(quoted), &want); err != nil {
+			t.Fatal(err)
+		}
+		if got, fits := unescape(make([]byte, 0, 64), []byte(quoted[1:len(quoted)-1])); string(got) != want || !fits {
+			t.Errorf("%s: %q, want %q", quoted, got, want)
+		}
+	}
+	if _, fits := unescape(make([]byte, 0, 8), []byte("123456789")); fits {
+		t.Error("nine bytes fit in eight")
 	}
 }
 

@@ -50,6 +50,7 @@ type Events struct {
 	line            int  // where the line begins that pos is in
 	ready           bool // the event is complete and ends at pos
 	afterCR         bool // the byte before pos is a CR that ended a line: an LF that follows belongs to it
+	both            bool // the last line ended in CR LF
 	begun           bool // the first line of the stream is over
 	found           fields
 }
@@ -98,7 +99,7 @@ func (e *Events) scan() bool {
 		}
 		if e.afterCR {
 			e.afterCR = false
-			if rest[0] == '\n' {
+			if e.both = rest[0] == '\n'; e.both {
 				e.found.owed = e.found.owed || e.pos == e.start
 				e.pos++
 				e.line = e.pos
@@ -111,17 +112,36 @@ func (e *Events) scan() bool {
 			return false
 		}
 		stop := e.pos + n
-		e.pos = stop + 1
-		if e.buf[stop] == '\r' {
-			if e.pos < e.end && e.buf[e.pos] == '\n' {
-				e.pos++
-			} else {
-				e.afterCR = e.pos == e.end
-			}
+		if !e.endLine(stop) {
+			return false
 		}
 		e.ready = e.field(e.line, stop)
 		e.line = e.pos
 	}
+	return true
+}
+
+// endLine puts pos behind the end of the line that stops at stop.
+//
+// A CR that is the last byte so far is an end in itself, and what waits for its LF would wait for the next event in a stream of bare CRs.
+// But where a blank line follows one that ended in CR LF, its LF is on the way: endLine reports false until it is there, so that
+// events of such a stream are whole however they are cut.
+func (e *Events) endLine(stop int) bool {
+	next := stop + 1
+	switch {
+	case e.buf[stop] == '\n':
+		e.both = false
+	case next < e.end:
+		if e.both = e.buf[next] == '\n'; e.both {
+			next++
+		}
+	case e.both && stop == e.line && e.err == nil:
+		e.pos = stop
+		return false
+	default:
+		e.afterCR, e.both = true, false
+	}
+	e.pos = next
 	return true
 }
 

@@ -161,12 +161,19 @@ func TestEventsDoNotWait(t *testing.T) {
 	}
 }
 
+// TestEventsOweALineFeed is about the LF of a CR LF that comes when the CR has already ended its event: it begins the next one. Where
+// all lines end in CR LF, the event waits for it.
 func TestEventsOweALineFeed(t *testing.T) {
-	events := NewEvents(iotest.OneByteReader(strings.NewReader("data: a\r\n\r\ndata: b\r\n\r\n")), nil)
-	want := []seen{{"data: a\r\n\r", "a", "", false}, {"\ndata: b\r\n\r", "b", "", false}, {"\n", "", "", true}}
-	got, err := drain(t, events, "data: a\r\n\r\ndata: b\r\n\r\n")
-	if err != io.EOF || !slices.Equal(got, want) {
-		t.Errorf("got %v, %v", got, err)
+	for stream, want := range map[string][]seen{
+		"data: a\n\r\ndata: b\n\r\n":     {{"data: a\n\r", "a", "", false}, {"\ndata: b\n\r", "b", "", false}, {"\n", "", "", true}},
+		"data: a\r\n\r\ndata: b\r\n\r\n": {{"data: a\r\n\r\n", "a", "", false}, {"data: b\r\n\r\n", "b", "", false}},
+		"data: a\r\n\r":                  {{"data: a\r\n\r", "a", "", false}},
+		"data: a\r\n\r\n\r\n\rdata: b":   {{"data: a\r\n\r\n", "a", "", false}, {"\r\n", "", "", false}, {"\r", "", "", false}, {"data: b", "b", "", true}},
+	} {
+		got, err := drain(t, NewEvents(iotest.OneByteReader(strings.NewReader(stream)), nil), stream)
+		if err != io.EOF || !slices.Equal(got, want) {
+			t.Errorf("got  %v, %v\nwant %v", got, err, want)
+		}
 	}
 }
 

@@ -255,7 +255,8 @@ func (t *Tap) drop(ev Event, v Verdict) Verdict {
 // become one, because the span may reach across them.
 func (t *Tap) cut(ev Event, raw []byte, span Span) []byte {
 	at := ev.dataAt - (len(ev.Raw) - len(raw))
-	out := append(t.scratch[:0], raw[:at]...)
+	out := t.scratch[:0]
+	out = append(out, raw[:at]...)
 	out = append(out, ev.Data[:span.Start]...)
 	out = append(out, ev.Data[span.End:]...)
 	if ev.lines == 1 {

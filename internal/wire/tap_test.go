@@ -18,7 +18,8 @@ var update = flag.Bool("update", false, "write the golden files anew; read the d
 // tapped runs a whole stream through a tap and gives what the client gets, and a copy of each verdict without its bytes.
 func tapped(t testing.TB, tap *Tap, r io.Reader) (out string, verdicts []Verdict) {
 	t.Helper()
-	events := NewEvents(r, nil)
+	var room [1 << 10]byte
+	events := NewEvents(r, room[:])
 	var sent strings.Builder
 	for {
 		ev, err := events.Next()
@@ -52,7 +53,11 @@ func TestTapCutsJustTheUsage(t *testing.T) {
 		for stripName, strip := range strips {
 			t.Run(name+"/"+stripName, func(t *testing.T) {
 				want := golden(t, name, stripName, strip, stream)
-				for cut := range len(stream) + 1 {
+				step := 1
+				if strip == StripNone {
+					step = 7 // What is not touched is the concern of Events, and its test has every place.
+				}
+				for cut := 0; cut <= len(stream); cut += step {
 					got, _ := tapped(t, NewTap(kindOf(name), 0, strip), io.MultiReader(strings.NewReader(stream[:cut]), strings.NewReader(stream[cut:])))
 					if got != want {
 						t.Fatalf("cut at %d\ngot  %q\nwant %q", cut, got, want)
