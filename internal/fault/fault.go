@@ -63,7 +63,7 @@ func (e *Error) Unwrap() error { return e.Cause }
 
 // Is matches another *Error by its code, so that errors.Is(err, &Error{Code: c}) asks for a code.
 func (e *Error) Is(target error) bool {
-	other, ok := target.(*Error) //nolint:errorlint // Is compares one link of the chain, errors.Is walks it.
+	other, ok := target.(*Error) // One link of the chain: errors.Is walks it.
 	return ok && other.Code == e.Code
 }
 

@@ -61,7 +61,8 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	for i, url := range backends {
 		id := fmt.Sprintf("b%d", i)
 		spec := fleet.Spec{ID: id, URL: url, Engine: fleet.EngineVLLM, Timeouts: fleet.Timeouts{
-			Connect: 2 * time.Second, FirstByte: 20 * time.Second, BetweenBytes: 20 * time.Second, Total: time.Minute}}
+			Connect: 2 * time.Second, FirstByte: 20 * time.Second, BetweenBytes: 20 * time.Second, Total: time.Minute,
+		}}
 		if set.specs != nil {
 			set.specs(&spec)
 		}

@@ -149,6 +149,7 @@ func TestAStreamWithoutContentFailsOver(t *testing.T) {
 		"an error at once":     says(streamed("data: {\"error\":{\"message\":\"no memory\"}}\n\n", done) + lastChunk),
 		"an empty stream":      says(streamed() + lastChunk),
 		"[DONE] alone":         says(streamed(done) + lastChunk),
+		"garbage":              says(streamed("data: <html>\n\n") + lastChunk),
 		"comments and silence": says(streamed(": wait\n\n", ": wait\n\n")),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -148,7 +148,7 @@ func (f *flight) pause(ctx context.Context) error {
 		return left(ctx)
 	}
 	wait := min(f.req.Backoff<<min(f.out.Attempts-2, 10), maxBackoff)
-	wait = wait/2 + rand.N(wait/2+1) //nolint:gosec // Jitter needs no secrecy.
+	wait = wait/2 + rand.N(wait/2+1)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {

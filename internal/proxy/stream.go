@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -55,6 +54,8 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 		}
 		verdict := r.tap.Event(event)
 		switch {
+		case verdict.Malformed && !f.out.Sent:
+			return protocolError("the backend's stream is not one of JSON events; retry in a moment", nil)
 		case verdict.Err != nil && !f.out.Sent:
 			return result{health: fleet.Result{Kind: fleet.Failed}, next: true, err: reported(verdict.Err)}
 		case verdict.Err != nil:
@@ -72,8 +73,8 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 			body.gap = afterDone
 			// Reads to the end of the body, so that the connection can be used again. What follows [DONE] is dropped, but
 			// for the line feed of a CR LF that arrived in two parts.
-			if rest, _ := r.events.Next(); bytes.HasPrefix(rest.Raw, []byte{'\n'}) {
-				_ = f.write(rest.Raw[:1]) // The answer is complete; a client that has gone now has it.
+			if rest, _ := r.events.Next(); len(rest.Raw) > 0 {
+				_ = f.write(r.tap.Event(rest).Out) // The answer is complete; a client that has gone now has it.
 			}
 			f.out.Stop = usage.StopDone
 			return result{health: fleet.Result{Kind: fleet.Served}}
