@@ -56,6 +56,6 @@ type Record struct {
 
 // Progress is what a running stream has produced so far.
 type Progress struct {
-	CompletionTokens int64  `json:"completion_tokens"`
-	UsageSource      string `json:"usage_source"`
+	CompletionTokens int64
+	UsageSource      string
 }

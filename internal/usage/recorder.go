@@ -1,8 +1,6 @@
 package usage
 
 import (
-	"bytes"
-	"encoding/json"
 	"io"
 	"log/slog"
 	"sync"
@@ -37,32 +35,23 @@ func NewRecorder(log *slog.Logger, sinks ...Sink) *Recorder {
 	return &Recorder{log: log, sinks: sinks}
 }
 
-type openLine struct {
-	Type string `json:"type"`
-	Time string `json:"time"`
-	*Record
-}
-
-type checkpointLine struct {
-	Type      string `json:"type"`
-	Time      string `json:"time"`
-	RequestID string `json:"request_id"`
-	Progress
-}
-
 // Open notes that a request was admitted and is about to reach a backend.
 func (r *Recorder) Open(rec *Record) {
-	r.write(openLine{Type: "open", Time: now(), Record: rec})
+	r.write("open", func(b []byte) []byte { return appendRecord(b, rec) })
 }
 
 // Checkpoint notes how far a running stream has come.
 func (r *Recorder) Checkpoint(requestID string, p Progress) {
-	r.write(checkpointLine{Type: "checkpoint", Time: now(), RequestID: requestID, Progress: p})
+	r.write("checkpoint", func(b []byte) []byte {
+		b = appendText(b, "request_id", requestID)
+		b = appendInt(b, "completion_tokens", p.CompletionTokens)
+		return appendText(b, "usage_source", p.UsageSource)
+	})
 }
 
 // Close writes the final record of a request. It is called once a request, however that ended.
 func (r *Recorder) Close(rec *Record) {
-	r.write(openLine{Type: "close", Time: now(), Record: rec})
+	r.write("close", func(b []byte) []byte { return appendRecord(b, rec) })
 }
 
 // Lost is the number of lines that some sink could not take.
@@ -88,20 +77,21 @@ func (r *Recorder) Stop() error {
 	return first
 }
 
-var lines = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// lines are buffers for one line each. A record is bounded by the lengths that its fields may have.
+var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b }}
 
-func (r *Recorder) write(line any) {
-	buf := lines.Get().(*bytes.Buffer) //nolint:forcetypeassert // The pool holds nothing else.
+func (r *Recorder) write(kind string, members func([]byte) []byte) {
+	buf := lines.Get().(*[]byte) //nolint:forcetypeassert // The pool holds nothing else.
 	defer lines.Put(buf)
-	buf.Reset()
-	enc := json.NewEncoder(buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(line); err != nil {
-		r.loss(err)
-		return
-	}
+	b := append((*buf)[:0], `{"type":"`...)
+	b = append(b, kind...)
+	b = append(b, `","time":"`...)
+	b = time.Now().UTC().AppendFormat(b, time.RFC3339Nano)
+	b = append(b, '"')
+	b = append(members(b), '}', '\n')
+	*buf = b
 	for _, s := range r.sinks {
-		if _, err := s.Write(buf.Bytes()); err != nil {
+		if _, err := s.Write(b); err != nil {
 			r.loss(err)
 		}
 	}
@@ -114,5 +104,3 @@ func (r *Recorder) loss(err error) {
 		r.log.Error("usage records are being lost: make the usage file writable", "lost", r.lost.Load(), "error", err)
 	}
 }
-
-func now() string { return time.Now().UTC().Format(time.RFC3339Nano) }

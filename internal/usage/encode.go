@@ -1,0 +1,88 @@
+package usage
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"time"
+)
+
+// appendRecord appends the fields of rec as JSON members, each with a comma before it.
+//
+// It says what encoding/json says of the struct's tags, at a tenth of the cost: two records are written for every request.
+func appendRecord(b []byte, rec *Record) []byte {
+	b = appendText(b, "request_id", rec.RequestID)
+	b = appendSomeText(b, "client_request_id", rec.ClientRequestID)
+	b = append(b, `,"start":"`...)
+	b = rec.Start.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, '"')
+	b = appendText(b, "endpoint", rec.Endpoint)
+	b = appendSomeText(b, "organization", rec.Organization)
+	b = appendSomeText(b, "key_id", rec.KeyID)
+	b = appendSomeText(b, "model", rec.Model)
+	b = appendSomeText(b, "backend_model", rec.BackendModel)
+	b = appendSomeText(b, "backend", rec.Backend)
+	b = appendSomeText(b, "policy", rec.Policy)
+	b = appendSomeText(b, "policy_revision", rec.PolicyRevision)
+	b = appendSomeText(b, "decision", rec.Decision)
+	b = appendInt(b, "attempts", int64(rec.Attempts))
+	b = appendBool(b, "stream", rec.Stream)
+	b = appendInt(b, "prompt_tokens", rec.PromptTokens)
+	b = appendInt(b, "cached_tokens", rec.CachedTokens)
+	b = appendInt(b, "completion_tokens", rec.CompletionTokens)
+	b = appendInt(b, "reasoning_tokens", rec.ReasoningTokens)
+	b = appendSomeText(b, "usage_source", rec.UsageSource)
+	b = appendInt(b, "status", int64(rec.Status))
+	b = appendSomeText(b, "code", rec.Code)
+	b = appendText(b, "stop_reason", rec.StopReason)
+	b = appendBool(b, "truncated", rec.Truncated)
+	b = appendInt(b, "bytes_in", rec.BytesIn)
+	b = appendInt(b, "bytes_out", rec.BytesOut)
+	if rec.TTFTMillis != 0 {
+		b = appendMillis(b, "ttft_ms", rec.TTFTMillis)
+	}
+	b = appendMillis(b, "latency_ms", rec.LatencyMillis)
+	return appendMillis(b, "router_ms", rec.RouterMillis)
+}
+
+func appendName(b []byte, name string) []byte {
+	b = append(b, ',', '"')
+	b = append(b, name...)
+	return append(b, '"', ':')
+}
+
+func appendSomeText(b []byte, name, value string) []byte {
+	if value == "" {
+		return b
+	}
+	return appendText(b, name, value)
+}
+
+func appendText(b []byte, name, value string) []byte {
+	b = appendName(b, name)
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(value) // A string cannot fail.
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, value...)
+	return append(b, '"')
+}
+
+func appendInt(b []byte, name string, value int64) []byte {
+	return strconv.AppendInt(appendName(b, name), value, 10)
+}
+
+func appendBool(b []byte, name string, value bool) []byte {
+	return strconv.AppendBool(appendName(b, name), value)
+}
+
+// appendMillis writes microseconds exactly; JSON has no infinities, so what is not a number is 0.
+func appendMillis(b []byte, name string, value float64) []byte {
+	if math.IsNaN(value) || math.IsInf(value, 0) {
+		value = 0
+	}
+	return strconv.AppendFloat(appendName(b, name), value, 'f', -1, 64)
+}
