@@ -62,7 +62,7 @@ func appendText(b []byte, name, value string) []byte {
 	b = appendName(b, name)
 	for i := range len(value) {
 		if c := value[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			quoted, _ := json.Marshal(value) // A string cannot fail.
+			quoted, _ := json.Marshal(value) //nolint:errchkjson // A string cannot fail.
 			return append(b, quoted...)
 		}
 	}
