@@ -91,10 +91,8 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 // or an Idempotency-Key header makes the request safe to repeat. Deadlines after the connection are the caller's, by
 // the request's context. It fails when the address has no port or the TLS material cannot be used; it dials nothing.
 func Standard(cfg Config) (Transport, error) {
-	if _, port, err := net.SplitHostPort(cfg.Address); err != nil {
-		return nil, fmt.Errorf("address %q: %w", cfg.Address, err)
-	} else if port == "" {
-		return nil, fmt.Errorf("address %q: the port is missing", cfg.Address)
+	if _, _, err := checkAddress(cfg.Address); err != nil {
+		return nil, err
 	}
 	connect := cmp.Or(cfg.Connect, DefaultConnect)
 	maxIdle := cmp.Or(cfg.MaxIdle, DefaultMaxIdle)
@@ -120,6 +118,16 @@ func Standard(cfg Config) (Transport, error) {
 		transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 	}
 	return &standard{Transport: transport, encrypted: cfg.TLS != nil, address: cfg.Address}, nil
+}
+
+func checkAddress(address string) (host, port string, err error) {
+	if host, port, err = net.SplitHostPort(address); err != nil {
+		return "", "", fmt.Errorf("address %q: %w", address, err)
+	}
+	if port == "" {
+		return "", "", fmt.Errorf("address %q: the port is missing", address)
+	}
+	return host, port, nil
 }
 
 // standard is an http.Transport that keeps to its own scheme: a backend's key must not travel in plain text because
