@@ -27,9 +27,11 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 		return nil, g.tooLarge()
 	}
 	client := http.NewResponseController(w)
-	if g.BodyTimeout > 0 && client.SetReadDeadline(time.Now().Add(g.BodyTimeout)) == nil {
-		defer func() { _ = client.SetReadDeadline(time.Time{}) }() // The connection outlives this request.
+	var deadline time.Time
+	if g.BodyTimeout > 0 {
+		deadline = time.Now().Add(g.BodyTimeout)
 	}
+	_ = client.SetReadDeadline(deadline) // Not every connection has deadlines; then there is none.
 	limited := http.MaxBytesReader(w, r.Body, g.MaxBody)
 	size := firstRead
 	if r.ContentLength >= 0 && r.ContentLength < firstRead {
@@ -43,12 +45,26 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 		n, err := limited.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		if errors.Is(err, io.EOF) {
+			_ = client.SetReadDeadline(time.Time{}) // The connection outlives this request.
 			return body, nil
 		}
 		if err != nil {
+			hasten(w, r, err)
 			return body, g.bodyError(r, err)
 		}
 	}
+}
+
+// unreadGrace is how long the rest of a body may take that nobody wants.
+const unreadGrace = time.Second
+
+// hasten bounds the wait for a body that was not read to its end, because err stopped it or no handler asked for it. Before net/http
+// answers over HTTP/1 it reads what is left, so that the connection can be used again, and without a limit it would wait for ever.
+func hasten(w http.ResponseWriter, r *http.Request, err error) {
+	if r.ContentLength == 0 || r.ProtoMajor != 1 || errors.Is(err, os.ErrDeadlineExceeded) {
+		return // Nothing will be read, or nothing in time.
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(unreadGrace)) // As above.
 }
 
 func (g *Gateway) bodyError(r *http.Request, err error) error {

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -40,13 +41,15 @@ type house struct {
 
 // setting changes how a house is built.
 type setting struct {
-	specs      func(*fleet.Spec) // changes every backend
-	documents  string            // policies; the default routes model "m" to all backends with equal weight
-	hints      bool
-	maxBody    int64
-	noTable    bool
-	components func() []gateway.Component
-	draining   func() bool
+	specs     func(*fleet.Spec) // changes every backend
+	documents string            // policies; the default routes model "m" to all backends with equal weight
+	hints     bool
+	maxBody   int64
+	// How long clients may take; the default is 10 s for each.
+	bodyTimeout, writeTimeout time.Duration
+	noTable                   bool
+	components                func() []gateway.Component
+	draining                  func() bool
 }
 
 // build starts a router in front of the given backends, named b0, b1, ….
@@ -101,10 +104,10 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		Logger: log, Keys: auth.Chain(auth.Development{Hint: set.hints}),
 		Table:   func() *policy.Table { return table },
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
-		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: 10 * time.Second}),
+		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
 		Recorder:   recorder,
 		Components: set.components, Draining: set.draining, Version: "test",
-		MaxBody: set.maxBody, BodyTimeout: 10 * time.Second, Hints: set.hints,
+		MaxBody: set.maxBody, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
 	})
 	base, stop := context.WithCancelCause(context.Background())
 	h.stop = stop

@@ -31,6 +31,7 @@ type exchange struct {
 // ServeHTTP implements http.Handler: request id, recovery, the handler, its error, the record, the access log; in this order for every path.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(r)
+	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
 	w.Header()["X-Request-Id"] = []string{x.RequestID}
 	found, err := g.find(r)
 	defer g.end(r, x, found.quiet)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -92,7 +91,6 @@ func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Re
 		} else if err != nil {
 			return classify(ctx, err)
 		}
-		f.extend(time.Now())
 	}
 	f.out.Usage, _ = tap.Usage()
 	if !tap.Complete() {
@@ -103,9 +101,11 @@ func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Re
 }
 
 // passRefusal hands a backend's own 4xx about the request to the client, as it is. It is not held against the backend.
-func (f *flight) passRefusal(resp *http.Response, body io.Reader) result {
+func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.Reader) result {
 	content, err := io.ReadAll(io.LimitReader(body, maxRefusal))
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
+		return classify(ctx, err)
+	} else if err != nil {
 		return protocolError("the backend broke off in the middle of an error message; retry in a moment", err)
 	}
 	f.commit(resp, int64(len(content)))

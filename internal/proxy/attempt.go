@@ -37,16 +37,18 @@ func (f *flight) attempt(ctx context.Context, choice fleet.Choice) result {
 	}
 	defer func() { _ = resp.Body.Close() }() // Closing an unread body closes its connection; there is nothing to report.
 
-	body := &timedBody{body: resp.Body, clock: clock, gap: limits.BetweenBytes, ctx: ctx, waited: &f.out.Waited}
+	body := &timedBody{flight: f, body: resp.Body, clock: clock, gap: limits.BetweenBytes}
 	f.out.Waited += time.Since(sent)
 	if refused, over := refusal(resp, backend, body); over {
 		return refused
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
-		return f.passRefusal(resp, body)
+		return f.passRefusal(ctx, resp, body)
 	}
 	switch {
 	case f.req.Scanned.Stream && isEventStream(resp.Header):
+		// Engines send the head of a stream at once; the byte that first_byte means comes after the prefill.
+		body.firstBy = sent.Add(first)
 		return f.stream(ctx, resp, body, wire.NewTap(f.req.Kind, f.req.Scanned.Choices, strip))
 	default:
 		if !f.req.Scanned.Stream {
@@ -93,18 +95,22 @@ func (f *flight) outgoing(ctx context.Context, backend *fleet.Backend, body wire
 
 // timedBody reads a backend's answer under the gap limit and remembers how long it waited.
 type timedBody struct {
-	body   io.Reader
-	ctx    context.Context //nolint:containedctx // It lives as long as one attempt, and only names the cause of an error.
-	clock  *clock
-	gap    time.Duration
-	waited *time.Duration
+	flight  *flight
+	body    io.Reader
+	clock   *clock
+	gap     time.Duration
+	firstBy time.Time // until then the limit of the first byte goes on; zero: the head was the first byte
 }
 
 func (b *timedBody) Read(p []byte) (int, error) {
+	b.flight.relax()
 	start := time.Now()
-	b.clock.arm(b.gap, phaseBetweenBytes)
+	if b.firstBy.Sub(start) < b.gap {
+		b.clock.arm(b.gap, phaseBetweenBytes)
+	}
 	n, err := b.body.Read(p)
 	b.clock.rest()
-	*b.waited += time.Since(start)
+	b.firstBy = time.Time{}
+	b.flight.out.Waited += time.Since(start)
 	return n, err //nolint:wrapcheck // io.EOF must stay io.EOF.
 }

@@ -19,6 +19,9 @@ import (
 // maxRefusal bounds how much of a backend's error body is read, in bytes.
 const maxRefusal = 1 << 20
 
+// excerptWait bounds the wait for the reason behind a backend's failure: the next backend is not kept waiting for a log line.
+const excerptWait = 100 * time.Millisecond
+
 // classify judges an error of the connection to a backend, in the order: the client left, a limit passed, no connection, anything else.
 // ctx is the attempt's: its cause tells a limit of ours from the client's departure.
 func classify(ctx context.Context, err error) result {
@@ -45,10 +48,11 @@ func classify(ctx context.Context, err error) result {
 }
 
 // refusal judges the status of an answer. over is false when the answer is one for the client.
-func refusal(resp *http.Response, backend *fleet.Backend, body io.Reader) (res result, over bool) {
+func refusal(resp *http.Response, backend *fleet.Backend, body *timedBody) (res result, over bool) {
 	status := resp.StatusCode
 	fail := func(kind fleet.Kind, e *fault.Error) (result, bool) {
 		wait := retryAfter(resp.Header, time.Now())
+		body.gap = min(body.gap, excerptWait)
 		e.Cause = errors.New("the backend " + backend.ID() + " answered " + strconv.Itoa(status) + ": " + excerpt(body))
 		return result{health: fleet.Result{Kind: kind, RetryAfter: wait}, err: e, next: true}, true
 	}

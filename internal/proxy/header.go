@@ -57,7 +57,6 @@ func (f *flight) commit(resp *http.Response, length int64) {
 	now := time.Now()
 	own := now.Sub(f.req.Received) - f.out.Waited
 	h.Set("Server-Timing", fmt.Sprintf("router;dur=%.2f, queue;dur=0, backend;dur=%.2f", millis(own), millis(f.out.Waited)))
-	f.extend(now)
 	f.out.Sent, f.out.Status, f.out.FirstByte = true, resp.StatusCode, now
 	f.w.WriteHeader(resp.StatusCode)
 	f.lease.FirstByte()
@@ -65,17 +64,26 @@ func (f *flight) commit(resp *http.Response, length int64) {
 
 func millis(d time.Duration) float64 { return float64(max(d, 0)) / float64(time.Millisecond) }
 
-// extend moves the deadline of writes to the client. Once a second is often enough, and spares a call per event.
+// extend gives the client WriteTimeout to take what is written next. An eighth of that is near enough, and spares a call per event.
 func (f *flight) extend(now time.Time) {
-	if f.opts.WriteTimeout <= 0 || now.Sub(f.deadlineAt) < time.Second {
+	if f.opts.WriteTimeout <= 0 || now.Sub(f.deadlineAt) < f.opts.WriteTimeout/8 {
 		return
 	}
 	f.deadlineAt = now
 	_ = f.client.SetWriteDeadline(now.Add(f.opts.WriteTimeout)) // Not every writer has deadlines; then there is none.
 }
 
+// relax lifts the client's deadline while the backend is what we wait for. Over HTTP/1 one that passes unused does no harm.
+func (f *flight) relax() {
+	if f.req.HTTP2 && !f.deadlineAt.IsZero() {
+		f.deadlineAt = time.Time{}
+		_ = f.client.SetWriteDeadline(time.Time{}) // As above.
+	}
+}
+
 // write sends bytes to the client. An error means that the client is gone or does not read.
 func (f *flight) write(p []byte) error {
+	f.extend(time.Now())
 	n, err := f.w.Write(p)
 	f.out.BytesOut += int64(n)
 	return err //nolint:wrapcheck // The caller names the case.

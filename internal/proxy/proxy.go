@@ -56,7 +56,9 @@ type Request struct {
 	Scanned wire.Request
 	Body    []byte
 	// Header is the client's. Only what the proxy names is forwarded, never a credential.
-	Header    http.Header
+	Header http.Header
+	// HTTP2 says that the client's connection is shared: a deadline that passes resets the stream, even where nobody writes.
+	HTTP2     bool
 	RequestID string
 	Received  time.Time
 	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
@@ -132,7 +134,7 @@ type flight struct {
 	lease  *fleet.Lease // of the attempt under way
 
 	failures   []*fault.Error // why each earlier backend did not answer
-	deadlineAt time.Time      // when the client's write deadline was last moved
+	deadlineAt time.Time      // when the client's write deadline was last moved; zero while there is none
 }
 
 // result is how one attempt ended.

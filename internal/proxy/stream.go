@@ -58,6 +58,8 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 			return protocolError("the backend's stream is not one of JSON events; retry in a moment", nil)
 		case verdict.Err != nil && !f.out.Sent:
 			return result{health: fleet.Result{Kind: fleet.Failed}, next: true, err: reported(verdict.Err)}
+		case verdict.Err != nil && event.Partial: // Without its blank line no client would see it.
+			return r.abort(fleet.Result{Kind: fleet.Failed}, reported(verdict.Err))
 		case verdict.Err != nil:
 			return r.relayError(verdict)
 		case verdict.Done && !r.tap.Complete():
@@ -102,9 +104,7 @@ func (r *relay) send(resp *http.Response, verdict wire.Verdict) error {
 	if r.events.Buffered() {
 		return nil // A further complete event is at hand: both go out with one flush.
 	}
-	now := time.Now()
-	r.extend(now)
-	r.checkpoint(now)
+	r.checkpoint(time.Now())
 	return r.client.Flush() //nolint:wrapcheck // The caller names the case.
 }
 

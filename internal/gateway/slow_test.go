@@ -1,0 +1,214 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+// hang is far above every limit that these tests set: what takes as long waits for ever.
+const hang = 10 * time.Second
+
+// raw sends bytes as they are and reads the answer's status; the body stays where it is.
+func (h *house) raw(text string) (net.Conn, int) {
+	h.t.Helper()
+	conn, err := new(net.Dialer).DialContext(h.t.Context(), "tcp", h.Listener.Addr().String())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = conn.Close() })
+	if _, err := io.WriteString(conn, text); err != nil {
+		h.t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(hang))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		h.t.Fatalf("no answer: %v", err)
+	}
+	h.t.Cleanup(func() { _ = resp.Body.Close() })
+	return conn, resp.StatusCode
+}
+
+func TestABodyThatNeverComesKeepsNoAnswerAndNoConnection(t *testing.T) {
+	head := "%s HTTP/1.1\r\nHost: router\r\nContent-Type: application/json\r\n"
+	for name, tc := range map[string]struct {
+		request string
+		want    int
+	}{
+		"without a key":       {fmt.Sprintf(head, "POST /v1/chat/completions") + "Content-Length: 1000\r\n\r\n", http.StatusUnauthorized},
+		"without a key, cut":  {fmt.Sprintf(head, "POST /v1/chat/completions") + "Transfer-Encoding: chunked\r\n\r\n5\r\n", http.StatusUnauthorized},
+		"with a key":          {fmt.Sprintf(head, "POST /v1/chat/completions") + "X-API-Key: " + key + "\r\nContent-Length: 1000\r\n\r\n{", http.StatusRequestTimeout},
+		"at no path":          {fmt.Sprintf(head, "POST /v1/nothing") + "Content-Length: 1000\r\n\r\n", http.StatusNotFound},
+		"with a GET":          {fmt.Sprintf(head, "GET /healthz") + "Content-Length: 1000\r\n\r\n", http.StatusOK},
+		"of the wrong type":   {fmt.Sprintf(head, "POST /v1/embeddings") + "Content-Encoding: gzip\r\nX-API-Key: " + key + "\r\nContent-Length: 1000\r\n\r\n", http.StatusUnsupportedMediaType},
+		"in chunks that stop": {fmt.Sprintf(head, "POST /v1/embeddings") + "X-API-Key: " + key + "\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{    \r\n", http.StatusRequestTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := build(t, setting{bodyTimeout: 100 * time.Millisecond}, "http://127.0.0.1:1")
+			conn, status := h.raw(tc.request)
+			if status != tc.want {
+				t.Errorf("status %d, want %d", status, tc.want)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(hang))
+			if _, err := io.Copy(io.Discard, conn); err != nil && strings.Contains(err.Error(), "timeout") {
+				t.Error("the connection stays open: ", err)
+			}
+		})
+	}
+}
+
+func TestARefusalOfAWholeBodyKeepsTheConnection(t *testing.T) {
+	h := build(t, setting{bodyTimeout: 200 * time.Millisecond}, "http://127.0.0.1:1")
+	request := "POST /v1/chat/completions HTTP/1.1\r\nHost: router\r\nContent-Length: 2\r\n\r\n{}"
+	conn, status := h.raw(request)
+	time.Sleep(500 * time.Millisecond) // Longer than any limit of the first request's body.
+	if _, err := io.WriteString(conn, request); err != nil || status != http.StatusUnauthorized {
+		t.Fatal(status, err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(hang))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusUnauthorized {
+		t.Error(resp.Status)
+	}
+}
+
+// The write timeout is the client's time, not the backend's: a stream may pause for longer.
+func TestAPauseOfTheBackendIsNotHeldAgainstTheClient(t *testing.T) {
+	long := delta(strings.Repeat("a long piece ", 4<<10)) // Larger than every buffer on the way.
+	backend := play(t, func(conn net.Conn, _ string) {
+		_, _ = io.WriteString(conn, streamed(opening, delta("Hel")))
+		time.Sleep(700 * time.Millisecond)
+		_, _ = io.WriteString(conn, strings.SplitAfterN(streamed(long), "\r\n\r\n", 2)[1])
+		time.Sleep(700 * time.Millisecond)
+		_, _ = io.WriteString(conn, strings.SplitAfterN(streamed(finish, done), "\r\n\r\n", 2)[1]+lastChunk)
+	})
+	for name, client := range clients() {
+		t.Run(name, func(t *testing.T) {
+			h := build(t, setting{writeTimeout: 200 * time.Millisecond}, backend.URL)
+			resp, err := client.Do(h.request("/v1/chat/completions", streamChat))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if got := body(t, resp); got != opening+delta("Hel")+long+finish+done {
+				t.Errorf("%d bytes, want all", len(got))
+			}
+		})
+	}
+}
+
+func TestABackendThatFallsSilentEndsInAnErrorEventHoweverShortTheWriteTimeoutIs(t *testing.T) {
+	backend := play(t, says(streamed(opening, delta("Hel"))))
+	for name, client := range clients() {
+		t.Run(name, func(t *testing.T) {
+			h := build(t, setting{
+				writeTimeout: 100 * time.Millisecond,
+				specs:        func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 500 * time.Millisecond },
+			}, backend.URL)
+			resp, err := client.Do(h.request("/v1/chat/completions", streamChat))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			content, err := io.ReadAll(resp.Body)
+			if err == nil {
+				t.Error("the stream ends cleanly")
+			}
+			if !strings.HasSuffix(string(content), "\n\n") || !strings.Contains(string(content), "backend_timeout") {
+				t.Errorf("no error event at the end of %q", content)
+			}
+			if rec := h.closed(1); rec.StopReason != usage.StopTimeout || !rec.Truncated {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+func TestAClientThatDoesNotReadIsGoneAfterTheWriteTimeout(t *testing.T) {
+	flood := delta(strings.Repeat("x", 32<<10))
+	backend := play(t, func(conn net.Conn, _ string) {
+		_, _ = io.WriteString(conn, streamed(opening))
+		for piece := fmt.Sprintf("%x\r\n%s\r\n", len(flood), flood); ; {
+			if _, err := io.WriteString(conn, piece); err != nil {
+				return
+			}
+		}
+	})
+	for name, client := range clients() {
+		t.Run(name, func(t *testing.T) {
+			h := build(t, setting{writeTimeout: 200 * time.Millisecond}, backend.URL)
+			resp, err := client.Do(h.request("/v1/chat/completions", streamChat))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if rec := h.closed(1); rec.StopReason != usage.StopClientGone {
+				t.Errorf("record %+v", rec)
+			}
+		})
+	}
+}
+
+// Engines send the head of a stream at once and its first byte after the prefill: that is what first_byte bounds.
+func TestTheFirstByteOfAStreamMayTakeAsLongAsItMay(t *testing.T) {
+	backend := play(t, func(conn net.Conn, _ string) {
+		_, _ = io.WriteString(conn, streamed())
+		time.Sleep(600 * time.Millisecond)
+		_, _ = io.WriteString(conn, strings.SplitAfterN(streamed(opening, delta("Hel"), finish, done), "\r\n\r\n", 2)[1]+lastChunk)
+	})
+	h := build(t, setting{specs: func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }}, backend.URL)
+	resp := h.post("/v1/chat/completions", streamChat)
+	if content := body(t, resp); resp.StatusCode != http.StatusOK || !strings.Contains(content, "[DONE]") {
+		t.Errorf("%d %q", resp.StatusCode, content)
+	}
+}
+
+func TestAFailureWithoutItsBodyFailsOverAtOnce(t *testing.T) {
+	bad := play(t, says("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"))
+	good := play(t, says(plain(http.StatusOK, "application/json", `{"choices":[]}`)))
+	h := build(t, setting{}, bad.URL, good.URL)
+	start := time.Now()
+	resp := h.post("/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"Hello!"}]}`)
+	if content := body(t, resp); resp.StatusCode != http.StatusOK {
+		t.Errorf("%d %s", resp.StatusCode, content)
+	}
+	if took := time.Since(start); took > hang {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestAnErrorEventThatWasCutEndsInAWholeOne(t *testing.T) {
+	backend := play(t, func(conn net.Conn, _ string) {
+		_, _ = io.WriteString(conn, streamed(opening, delta("Hel"), `data: {"error":{"message":"out of memory"}}`)+lastChunk)
+	})
+	h := build(t, setting{}, backend.URL)
+	content, err := io.ReadAll(h.post("/v1/chat/completions", streamChat).Body)
+	if err == nil || !strings.HasSuffix(string(content), "\n\n") || !strings.Contains(string(content), `"error"`) {
+		t.Errorf("%v after %q", err, content)
+	}
+}
+
+// clients are an HTTP/1.1 and an HTTP/2 client.
+func clients() map[string]*http.Client {
+	all := map[string]*http.Client{}
+	for _, version := range []string{"HTTP/1.1", "HTTP/2"} {
+		protocols := new(http.Protocols)
+		protocols.SetHTTP1(version == "HTTP/1.1")
+		protocols.SetUnencryptedHTTP2(version == "HTTP/2")
+		all[version] = &http.Client{Transport: &http.Transport{Protocols: protocols}}
+	}
+	return all
+}
