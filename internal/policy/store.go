@@ -117,14 +117,15 @@ func (s *Store) Run(ctx context.Context) error {
 	defer cold.Stop()
 	pause := firstPause
 	for ctx.Err() == nil {
-		published, err := s.follow(ctx, cold.C)
+		begun := time.Now()
+		err := s.follow(ctx, cold.C)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil: // Reload.
 			pause = firstPause
 			continue
-		case published:
+		case time.Since(begun) > longestPause: // It went well for a while. One that fails right after it published has its pauses grow.
 			pause = firstPause
 		}
 		s.fail(err)
@@ -139,7 +140,7 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // follow watches the source once: until it fails, or until a reload, which gives nil.
-func (s *Store) follow(ctx context.Context, cold <-chan time.Time) (published bool, err error) {
+func (s *Store) follow(ctx context.Context, cold <-chan time.Time) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	snapshots, done := make(chan Snapshot), make(chan error, 1)
@@ -159,18 +160,17 @@ func (s *Store) follow(ctx context.Context, cold <-chan time.Time) (published bo
 	for {
 		select {
 		case snapshot := <-snapshots:
-			published = true
 			s.accept(snapshot)
 		case err := <-done:
 			if reloaded {
 				err = nil
 			}
-			return published, err
+			return err
 		case <-s.reload:
 			reloaded = true
 			cancel()
 		case <-cold:
-			if s.table.Load() == nil {
+			if s.table.Load() == nil && s.failure.Load() == nil {
 				s.fail(errors.New("the policy source has not answered yet"))
 			}
 		}
@@ -223,7 +223,15 @@ func (s *Store) accept(snapshot Snapshot) {
 func (s *Store) fail(err error) {
 	text := err.Error()
 	if was := s.failure.Swap(&text); was == nil || *was != text {
-		s.logger.Warn("policies cannot be read; what is in force stays", "error", err)
+		message := "policies cannot be read; what is in force stays"
+		switch {
+		case s.table.Load() != nil:
+		case s.savedAt.IsZero():
+			message = "policies cannot be read; no request can be served until they can"
+		default:
+			message = "policies cannot be read; the last good ones serve"
+		}
+		s.logger.Warn(message, "error", err)
 	}
 	snapshot := Snapshot{Problems: []Problem{{Message: text}}}
 	if t := s.table.Load(); t != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -273,7 +274,11 @@ func TestStoreStartsFromTheLastGoodFileWhenTheSourceIsSilent(t *testing.T) {
 func TestStoreWithoutAnyTableIsNotReady(t *testing.T) {
 	t.Parallel() // It mostly waits.
 	b := NewBackend("extra", "http://extra")
-	store, _ := running(t, Options{Source: FileSource(filepath.Join(t.TempDir(), "missing")), Extra: []Document{{Backend: &b}}})
+	var log logbook
+	store, _ := running(t, Options{
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Source: FileSource(filepath.Join(t.TempDir(), "missing")), Extra: []Document{{Backend: &b}},
+	})
 	eventually(t, "the failure shows", func() bool { return store.Status().Failure != "" })
 	select {
 	case <-store.Ready():
@@ -283,6 +288,30 @@ func TestStoreWithoutAnyTableIsNotReady(t *testing.T) {
 	if store.Table() != nil {
 		t.Error(serving(store))
 	}
+	if log.count("no request can be served") != 1 || log.count("in force stays") != 0 {
+		t.Error("the log says what is not so, or repeats itself:", log.text.String())
+	}
+}
+
+// flapping is a source that publishes and fails at once.
+type flapping struct{ watched int }
+
+func (f *flapping) Watch(_ context.Context, publish func(Snapshot)) error {
+	f.watched++
+	publish(Snapshot{Origin: "flapping"})
+	return errors.New("it fails again")
+}
+
+func TestStoreBacksOffFromASourceThatFailsRightAfterItPublished(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &flapping{}
+		_, stop := running(t, Options{Source: source})
+		time.Sleep(60 * time.Second)
+		stop()
+		if most := int(60 * time.Second / (longestPause / 2)); source.watched < 2 || source.watched > most+10 {
+			t.Errorf("watched %d times in a minute", source.watched)
+		}
+	})
 }
 
 func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
