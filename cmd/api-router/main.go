@@ -46,6 +46,7 @@ func catch(stdout, stderr io.Writer) (context.Context, app.Process, func()) {
 	signal.Notify(hangup, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() {
+		var ends <-chan os.Signal = end // The variable end belongs to the release.
 		for ended := 0; ; {
 			select {
 			case <-done:
@@ -55,14 +56,14 @@ func catch(stdout, stderr io.Writer) (context.Context, app.Process, func()) {
 				case reload <- struct{}{}:
 				default: // One is already due.
 				}
-			case <-end:
+			case <-ends:
 				if ended++; ended == 1 {
 					cancel()
 					continue
 				}
 				signal.Stop(end)
 				close(force)
-				end = nil
+				ends = nil
 			}
 		}
 	}()
