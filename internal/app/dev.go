@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -60,6 +61,9 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 
 	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, Reload: p.Reload, Force: p.Force}
 	var found *discovery
+	if len(o.BackendKeys) > 0 && len(o.Backends) == 0 {
+		return errors.New("--backend-key is for the engines that --backend names, and there is no --backend")
+	}
 	if len(o.Backends) > 0 {
 		if found, err = newDiscovery(log, o.Backends, o.BackendKeys); err != nil {
 			return err
@@ -166,10 +170,15 @@ func (b *banner) await(ctx context.Context) *policy.Table {
 	}
 	settled, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for settled.Err() == nil && slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 }) {
+	for settled.Err() == nil && (b.missing() || slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 })) {
 		pause(settled, 10*time.Millisecond)
 	}
 	return b.app.store.Table()
+}
+
+// missing reports whether a server that was named on the command line has not said yet what it is.
+func (b *banner) missing() bool {
+	return b.found != nil && len(b.app.store.Table().Backends()) < len(b.found.targets)
 }
 
 // servers says who serves a model.

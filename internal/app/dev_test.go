@@ -188,6 +188,42 @@ func TestDevWaitsForRealEnginesAndSaysWhatTheyAre(t *testing.T) {
 	}
 }
 
+func TestDevServesAModelWhoseNameIsAPathWithSpaces(t *testing.T) {
+	asked := make(chan string, 1)
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/models" {
+			fmt.Fprint(w, `{"object":"list","data":[{"id":"/my models/a (1).gguf","object":"model","owned_by":"llamacpp"},{"id":"say \"b\"","object":"model"}]}`)
+			return
+		}
+		if r.Method == http.MethodPost {
+			asked <- read(t, r.Body)
+		}
+		fmt.Fprint(w, `{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}]}`)
+	}))
+	defer engine.Close()
+	stdout, _ := dev(t, app.DevOptions{Backends: []string{engine.URL}})
+	form := callForm.FindStringSubmatch(lastLine(t, stdout))
+	if form == nil || form[3] != "/my-models/a--1-.gguf" {
+		t.Fatalf("the banner is %s", stdout)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, form[1]+"/v1/chat/completions", strings.NewReader(form[2]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-API-Key", "test-vllm-key")
+	response, err := client(t).Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if body := read(t, response.Body); response.StatusCode != http.StatusOK {
+		t.Fatalf("got %d %s", response.StatusCode, body)
+	}
+	if body := <-asked; !strings.Contains(body, `"/my models/a (1).gguf"`) {
+		t.Errorf("the engine was asked %s", body)
+	}
+}
+
 func TestDevRefusesFlagsThatCannotWork(t *testing.T) {
 	for name, test := range map[string]struct {
 		o    app.DevOptions
@@ -195,6 +231,9 @@ func TestDevRefusesFlagsThatCannotWork(t *testing.T) {
 	}{
 		"no URL":            {app.DevOptions{Backends: []string{"localhost:8000"}}, "--backend number 1"},
 		"keys and backends": {app.DevOptions{Backends: []string{"http://a", "http://b", "http://c"}, BackendKeys: []string{"1", "2"}}, "one for each"},
+		"a key alone":       {app.DevOptions{BackendKeys: []string{"1"}}, "there is no --backend"},
+		"a secret in a URL": {app.DevOptions{Backends: []string{"http://user:secret@a"}}, "--backend-key"},
+		"a query in a URL":  {app.DevOptions{Backends: []string{"http://a?key=secret"}}, "--backend-key"},
 		"unset variable":    {app.DevOptions{Backends: []string{"http://a"}, BackendKeys: []string{"env:NOT_SET_ANYWHERE"}}, "NOT_SET_ANYWHERE"},
 		"data in a file":    {app.DevOptions{Data: write(t, "file", "")}, "--data"},
 		"a busy port":       {app.DevOptions{Listen: taken(t)}, "--listen"},
@@ -207,7 +246,7 @@ func TestDevRefusesFlagsThatCannotWork(t *testing.T) {
 			o.Data = t.TempDir()
 		}
 		err := app.Dev(t.Context(), app.Process{Version: "test", Stdout: new(syncBuffer), Stderr: new(syncBuffer)}, o)
-		if err == nil || !strings.Contains(err.Error(), test.want) {
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "secret@") || strings.Contains(err.Error(), "=secret") {
 			t.Errorf("%s: got %v; want %q", name, err, test.want)
 		}
 	}

@@ -52,6 +52,9 @@ func newDiscovery(log *slog.Logger, urls, keys []string) (*discovery, error) {
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return nil, fmt.Errorf("--backend number %d is not a URL such as http://localhost:8000", i+1)
 		}
+		if u.User != nil || u.RawQuery != "" || u.Fragment != "" { // Not repeated: it may be a secret.
+			return nil, fmt.Errorf("--backend number %d holds more than an address; a key belongs into --backend-key", i+1)
+		}
 		u.Path = strings.TrimSuffix(strings.TrimRight(u.Path, "/"), "/v1") // People paste the base URL of an SDK.
 		t := &target{id: unique(taken, identifier(u.Host)), url: u.String()}
 		if len(keys) > 0 {
@@ -182,6 +185,20 @@ func names(models []fleet.Model) []string {
 	return slices.Compact(names)
 }
 
+// publicName is the name by which clients know a model: its own, with "-" for each character that a public name may not have, such as
+// the spaces in a model file's path. What no document can hold stays as it is, and shows as a problem.
+func publicName(model string) string {
+	if strings.ContainsFunc(model, func(c rune) bool { return c < ' ' || c == 0x7f || c == '"' || c == '\\' || c == '\uFFFD' }) {
+		return model
+	}
+	return strings.Map(func(c rune) rune {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._:/@+-", c) {
+			return c
+		}
+		return '-'
+	}, model)
+}
+
 // snapshot makes documents of what is known: a backend for each server that answered, a policy for each model.
 func (d *discovery) snapshot() policy.Snapshot {
 	s := policy.Snapshot{Origin: "dev --backend"}
@@ -192,9 +209,16 @@ func (d *discovery) snapshot() policy.Snapshot {
 			continue
 		}
 		b := policy.NewBackend(t.id, t.url)
-		b.Engine = t.engine
+		b.Engine, b.Models = t.engine, map[string]string{}
 		s.Documents = append(s.Documents, policy.Document{Backend: &b, File: s.Origin})
-		for _, model := range t.models {
+		for _, own := range t.models {
+			model := publicName(own)
+			if model != own {
+				if b.Models[model] != "" {
+					continue // Two names of one server that differ in what is replaced alone: the first has it.
+				}
+				b.Models[model] = own
+			}
 			serving[model] = append(serving[model], t.id)
 			if short, ok := strings.CutSuffix(model, ":latest"); ok && t.engine == fleet.EngineOllama {
 				aliases[short] = model // Ollama itself takes the name without its tag, too.

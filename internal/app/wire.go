@@ -131,7 +131,7 @@ func (a *App) wire(opts Options) error {
 		Hints:       opts.Hints,
 	})
 	a.server = a.httpServer()
-	return a.listen()
+	return a.listen(opts.Hints)
 }
 
 // lastGood is where the store keeps its copy. The default applies only where its directory exists.
@@ -163,8 +163,12 @@ func (a *App) httpServer() *http.Server {
 	}
 }
 
-// listen opens the public listener. Its error names every way to move it.
-func (a *App) listen() error {
+// listen opens the public listener. Its error names every way to move it; dev, which reads no configuration, has ways of its own.
+func (a *App) listen(dev bool) error {
+	ways := "listen.public in the configuration, API_ROUTER_LISTEN_PUBLIC or --listen"
+	if dev {
+		ways = "--listen, as in --listen 127.0.0.1:9090 or make run PORT=9090"
+	}
 	address := a.config.Listen.Public
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
@@ -172,8 +176,7 @@ func (a *App) listen() error {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			reason = "another process has this port"
 		}
-		return fmt.Errorf("cannot listen on %s: %s; choose another address with listen.public in the configuration, "+
-			"API_ROUTER_LISTEN_PUBLIC or --listen", address, reason)
+		return fmt.Errorf("cannot listen on %s: %s; choose another address with %s", address, reason, ways)
 	}
 	a.listener = listener
 	// Serve closes the listener, too; this is for a process that never came to serve.
