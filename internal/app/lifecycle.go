@@ -159,7 +159,7 @@ func (a *App) handler(next http.Handler) http.Handler {
 func (a *App) drain() error {
 	a.draining.Store(true)
 	s := &a.config.Server
-	a.log.Info("draining", "grace", s.DrainGrace, "timeout", s.DrainTimeout, "running", a.running.Load())
+	a.log.Info("draining", "grace", s.DrainGrace.String(), "timeout", s.DrainTimeout.String(), "running", a.running.Load())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {

@@ -144,7 +144,7 @@ func (l *loader) environment(env map[string]string) {
 	}
 	if len(unknown) > 0 {
 		slices.Sort(unknown)
-		l.warn("environment variables that look like settings but are none; \"api-router check\" lists the settings", slog.Any("names", unknown))
+		l.warn("environment variables that look like settings but are none; \"api-router check --settings\" lists the settings", slog.Any("names", unknown))
 	}
 }
 

@@ -31,6 +31,9 @@ func (l *loader) file(name string, data []byte) {
 	}
 }
 
+// maxQuoted bounds how much of what stands in the place of settings is shown, in bytes: the whole of a file that is none may stand there.
+const maxQuoted = 40
+
 // walk is the descent through one configuration file.
 type walk struct {
 	*loader
@@ -70,7 +73,7 @@ func (w walk) node(path string, n ast.Node) {
 		case !ok:
 			w.problem(w.at(n), "%s: anchors, aliases and tags are not supported here", describe(path))
 		case !isSetting:
-			w.problem(w.at(n), "%s: expected settings below it, not %q", describe(path), text)
+			w.problem(w.at(n), "%s: expected settings below it, not %q", describe(path), text[:min(len(text), maxQuoted)])
 		default:
 			w.set(setting, text, w.at(n))
 		}
