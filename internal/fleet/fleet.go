@@ -59,7 +59,7 @@ func New(opts Options) *Fleet {
 func (f *Fleet) now() time.Duration { return time.Since(f.epoch) }
 
 // Apply makes specs the set of backends. A backend whose URL, engine, key, connect timeout and TLS are unchanged keeps
-// its state and takes over the rest of its new spec; a changed one is replaced; one that is missing retires: it gets no
+// its state and takes over the rest of its new spec; a changed one is replaced, and keeps its list of models while its URL stays; one that is missing retires: it gets no
 // new lease, and its idle connections are closed when the last lease ends.
 //
 // A spec that cannot be used is left out and named in the error; a backend that already runs under its id stays.
@@ -87,6 +87,9 @@ func (f *Fleet) Apply(specs []Spec) error {
 				next[spec.ID] = known
 			}
 			continue
+		}
+		if known != nil && known.identity.url == fresh.identity.url {
+			fresh.catalog.Store(known.catalog.Load()) // It is the same server: until it has listed its models anew, the names stay.
 		}
 		next[spec.ID] = fresh
 	}

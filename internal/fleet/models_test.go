@@ -95,3 +95,23 @@ func FuzzListing(f *testing.F) {
 		}
 	})
 }
+
+func TestABackendThatIsReplacedKeepsTheNamesOfItsModels(t *testing.T) {
+	f := fleetOf(t, 1)
+	backend(t, f, "a").catalog.Store(newCatalog([]Model{{ID: "served", Root: "unsloth/public"}}))
+	spec := backend(t, f, "a").Spec()
+	spec.APIKey = "rotated"
+	if err := f.Apply([]Spec{spec}); err != nil {
+		t.Fatal(err)
+	}
+	if name, known := backend(t, f, "a").ModelName("public"); name != "served" || !known {
+		t.Errorf("after a new key: %q, %v", name, known)
+	}
+	spec.URL = "http://127.0.0.1:10"
+	if err := f.Apply([]Spec{spec}); err != nil {
+		t.Fatal(err)
+	}
+	if name, known := backend(t, f, "a").ModelName("public"); known {
+		t.Errorf("at another address: %q is known", name)
+	}
+}

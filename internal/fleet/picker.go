@@ -89,6 +89,7 @@ func (p *Picker) Next() (Choice, error) {
 	now := p.fleet.now()
 	for i := range p.entries {
 		p.entries[i].lost = false
+		p.follow(&p.entries[i])
 	}
 	for _, force := range [...]bool{false, true} {
 		if force && !p.mostlyOut(now) {
@@ -101,7 +102,7 @@ func (p *Picker) Next() (Choice, error) {
 			}
 			lease, ok := chosen.backend.acquire(now, p.ask.EjectAfter, force)
 			if !ok {
-				chosen.lost = true
+				chosen.lost = !p.follow(chosen)
 				continue
 			}
 			p.markTried(chosen.backend)
@@ -175,9 +176,22 @@ func (p *Picker) pick(options []option) int {
 	return pickAdaptive(options, rand.Uint64N)
 }
 
+// follow goes on to the backend that has replaced a retired one under its id. It reports false where there is none.
+func (p *Picker) follow(e *entry) bool {
+	if !e.backend.retired.Load() {
+		return false
+	}
+	heir := (*p.fleet.backends.Load())[e.backend.id]
+	if heir == nil || heir == e.backend {
+		return false
+	}
+	e.backend = heir
+	return true
+}
+
 func (p *Picker) markTried(b *Backend) {
 	for i := range p.entries {
-		if p.entries[i].backend == b {
+		if p.entries[i].backend.id == b.id {
 			p.entries[i].tried = true
 		}
 	}

@@ -280,3 +280,58 @@ func TestPickerProperties(t *testing.T) {
 		}
 	})
 }
+
+// A reload of the configuration must not cost a request that is on its way.
+func TestAPickerFollowsABackendThatIsReplaced(t *testing.T) {
+	f := fleetOf(t, 2)
+	p := f.Picker(Ask{Candidates: candidates("a", "b")})
+	replace := func(timeout time.Duration, ids ...string) {
+		t.Helper()
+		var specs []Spec
+		for _, id := range ids {
+			spec := backend(t, f, id).Spec()
+			spec.Timeouts.Connect = timeout
+			specs = append(specs, spec)
+		}
+		if err := f.Apply(specs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(time.Second, "a", "b")
+	first, err := p.Next()
+	if err != nil {
+		t.Fatalf("after a reload: %v", err)
+	}
+	replace(2*time.Second, "a", "b")
+	second, err := p.Next()
+	if err != nil {
+		t.Fatalf("failover after a reload: %v", err)
+	}
+	if first.Lease.Backend().ID() == second.Lease.Backend().ID() {
+		t.Error("the same backend twice")
+	}
+	if second.Lease.Backend() != backend(t, f, second.Lease.Backend().ID()) {
+		t.Error("not the backend that replaced it")
+	}
+	first.Lease.Done(Result{Kind: Failed})
+	second.Lease.Done(Result{Kind: Served})
+	if _, err := p.Next(); exhaustedOf(t, err).Tried != 2 {
+		t.Error(err)
+	}
+
+	gone := f.Picker(Ask{Candidates: candidates("a", "b")})
+	replace(2*time.Second, "a")
+	for range 2 {
+		choice, err := gone.Next()
+		if err != nil {
+			if e := exhaustedOf(t, err); e.Missing != 1 {
+				t.Errorf("%+v", e)
+			}
+			continue
+		}
+		if choice.Lease.Backend().ID() != "a" {
+			t.Error("a backend that was taken away: ", choice.Lease.Backend().ID())
+		}
+		choice.Lease.Done(Result{Kind: Served})
+	}
+}
