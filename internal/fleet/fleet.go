@@ -59,8 +59,9 @@ func New(opts Options) *Fleet {
 func (f *Fleet) now() time.Duration { return time.Since(f.epoch) }
 
 // Apply makes specs the set of backends. A backend whose URL, engine, key, connect timeout and TLS are unchanged keeps
-// its state and takes over the rest of its new spec; a changed one is replaced, and keeps its list of models while its URL stays; one that is missing retires: it gets no
-// new lease, and its idle connections are closed when the last lease ends.
+// its state and takes over the rest of its new spec; a changed one is replaced, and keeps its list of models while its
+// URL stays; one that is missing retires: it gets no new lease, and its idle connections are closed when the last lease
+// ends.
 //
 // A spec that cannot be used is left out and named in the error; a backend that already runs under its id stays.
 func (f *Fleet) Apply(specs []Spec) error {
