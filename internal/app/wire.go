@@ -22,7 +22,7 @@ import (
 	"github.com/ai-aas/api-router/internal/usage"
 )
 
-// maxHeader is the largest head of a request, in bytes.
+// maxHeader is the largest head of a request, in bytes. Over HTTP/1, net/http may let up to 4 KiB more pass before it answers 431.
 const maxHeader = 32 << 10
 
 // How a dead HTTP/2 client is found: no TCP keep-alive reaches through a load balancer.
@@ -160,6 +160,8 @@ func (a *App) httpServer() *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return a.requests },
 		ErrorLog:          slog.NewLogLogger(a.log.With("component", "http").Handler(), slog.LevelDebug),
+		// OPTIONS * is a request like any other: the gateway refuses it, with an id and a log line.
+		DisableGeneralOptionsHandler: true,
 	}
 }
 

@@ -25,25 +25,31 @@ var sources = [...]struct{ key, name string }{
 
 // Credential finds the caller's key in the headers of a request.
 //
-// The key may come as Authorization: Bearer, X-API-Key, api-key or x-goog-api-key. Saying the same key twice is fine;
+// The key may come as Authorization: Bearer, X-API-Key, api-key or x-goog-api-key. The same key in two of them is fine;
 // an empty header counts as absent. The errors are faults: missing_api_key without any key, ambiguous_request for two
-// different ones (this router and something behind it might each believe another), invalid_api_key for a value
-// that cannot be a key. The returned string shares the header's memory and nothing is allocated for it.
+// different ones or for a header that is there twice (this router and something in front of it might each believe another),
+// invalid_api_key for a value that cannot be a key. The returned string shares the header's memory and nothing is allocated for it.
 func Credential(h http.Header) (string, error) {
 	var found, foundIn string
 	for _, source := range sources {
-		for _, value := range h[source.key] {
-			credential, err := parse(source.key, value)
-			if err != nil {
-				return "", err
-			}
-			switch {
-			case credential == "":
-			case found == "":
-				found, foundIn = credential, source.name
-			case credential != found:
-				return "", ambiguous(foundIn, source.name)
-			}
+		values := h[source.key]
+		if len(values) == 0 {
+			continue
+		}
+		if len(values) > 1 {
+			return "", fault.Newf(fault.AmbiguousRequest, "the header %s is there more than once; send one key", source.name).WithParam(source.name)
+		}
+		credential, err := parse(source.key, values[0])
+		if err != nil {
+			return "", err
+		}
+		switch {
+		case credential == "":
+		case found == "":
+			found, foundIn = credential, source.name
+		case credential != found:
+			return "", fault.Newf(fault.AmbiguousRequest, "the headers %s and %s carry different keys; send one key", foundIn, source.name).
+				WithParam(source.name)
 		}
 	}
 	if found == "" {
@@ -73,11 +79,4 @@ func parse(key, value string) (string, error) {
 		}
 	}
 	return value, nil
-}
-
-func ambiguous(first, second string) error {
-	if first == second {
-		return fault.Newf(fault.AmbiguousRequest, "the header %s is there more than once with different keys; send one key", first).WithParam(first)
-	}
-	return fault.Newf(fault.AmbiguousRequest, "the headers %s and %s carry different keys; send one key", first, second).WithParam(second)
 }

@@ -34,7 +34,7 @@ func TestCredential(t *testing.T) {
 		"api-key":                              {header: header("api-key", "k1"), want: "k1"},
 		"x-goog-api-key":                       {header: header("x-goog-api-key", "k1"), want: "k1"},
 		"the same key in two headers":          {header: header("Authorization", "Bearer k1", "X-API-Key", "k1"), want: "k1"},
-		"the same key twice in one header":     {header: header("X-API-Key", "k1", "X-API-Key", "k1"), want: "k1"},
+		"the same header twice":                {header: header("X-API-Key", "k1", "X-API-Key", "k1"), code: fault.AmbiguousRequest, message: []string{"X-API-Key", "more than once"}},
 		"an empty header beside a key":         {header: header("Authorization", "Bearer ", "X-API-Key", "k1"), want: "k1"},
 		"a key of the longest allowed length":  {header: header("X-API-Key", strings.Repeat("k", 8<<10)), want: strings.Repeat("k", 8<<10)},
 		"no header":                            {header: header(), code: fault.MissingAPIKey, message: []string{"authentication required", "X-API-Key", "Authorization: Bearer"}},

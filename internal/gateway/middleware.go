@@ -33,13 +33,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(r)
 	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
 	w.Header()["X-Request-Id"] = []string{x.RequestID}
-	found, err := g.find(r)
+	found, err := g.admit(w.Header(), r)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
 	if err == nil {
 		err = found.handle(w, r, x)
-	} else if found.method != "" {
-		w.Header().Set("Allow", found.method)
 	}
 	if err != nil {
 		g.fail(w, x, err)
@@ -72,9 +70,12 @@ func (g *Gateway) fail(w http.ResponseWriter, x *exchange, err error) {
 		return
 	}
 	x.Status = fault.From(err).Status()
-	if fault.CodeOf(err) == fault.ClientClosed {
+	switch fault.CodeOf(err) {
+	case fault.ClientClosed:
 		x.sent = true // Nobody reads: cut the connection in place of an answer.
 		return
+	case fault.AmbiguousRequest:
+		w.Header().Set("Connection", "close") // Who says two things in one request gets no second one in on this connection.
 	}
 	fault.Write(w, err)
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -52,11 +51,7 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request, x *exchange) err
 	if err != nil {
 		return err
 	}
-	// SDKs escape the slash in a model's name; people do not.
-	name, err := url.PathUnescape(strings.TrimPrefix(r.URL.EscapedPath(), modelPath))
-	if err != nil {
-		name = ""
-	}
+	name, _ := modelName(rawPath(r))
 	if _, ok := table.Lookup(principal.Organization, name, principal.KeyID); !ok {
 		return g.hint(fault.Newf(fault.ModelNotFound, "no routing policy configured for model %q", printable(name)).WithParam("model"), table, principal)
 	}

@@ -38,10 +38,51 @@ func (g *Gateway) table() map[string]route {
 	}
 }
 
-// find matches the path as it was sent, byte for byte.
+// admit finds the route of a request that the filter lets pass. Headers of the answer that follow from its form are set.
+func (g *Gateway) admit(h http.Header, r *http.Request) (route, error) {
+	if err := filter(r); err != nil {
+		if r.Method == http.MethodConnect {
+			h.Set("Allow", "GET, HEAD, POST")
+		}
+		h.Set("Connection", "close")
+		return route{}, err
+	}
+	if unsureEnd(r) {
+		h.Set("Connection", "close")
+	}
+	found, err := g.find(r)
+	if err != nil && found.method != "" {
+		h.Set("Allow", found.method)
+	}
+	return found, err
+}
+
+// rawPath is the path as it was sent, byte for byte. What follows a "?" belongs to no path and means nothing here.
+func rawPath(r *http.Request) string {
+	path, _, _ := strings.Cut(r.RequestURI, "?")
+	return path
+}
+
+// modelName takes the model's name out of a path below modelPath. SDKs escape the slash in a name; people do not. No other
+// escape is taken, no empty segment and no dot segment: they would make a second path to the same thing.
+func modelName(path string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(path, modelPath)
+	if !ok {
+		return "", false
+	}
+	name = strings.ReplaceAll(strings.ReplaceAll(name, "%2F", "/"), "%2f", "/")
+	for segment := range strings.SplitSeq(name, "/") {
+		if segment == "" || segment == "." || segment == ".." || strings.Contains(segment, "%") {
+			return "", false
+		}
+	}
+	return name, true
+}
+
+// find matches the path exactly, as it was sent.
 func (g *Gateway) find(r *http.Request) (route, error) {
-	path := r.URL.EscapedPath()
-	if len(path) > len(modelPath) && strings.HasPrefix(path, modelPath) {
+	path := rawPath(r)
+	if _, ok := modelName(path); ok {
 		path = modelPath
 	} else if path == modelPath {
 		path = ""
