@@ -71,13 +71,19 @@ func perHop(values []string) error {
 			var token string
 			token, value, _ = strings.Cut(value, ",")
 			token = strings.Trim(token, " \t")
-			if token != "" && !strings.EqualFold(token, "close") && !strings.EqualFold(token, "keep-alive") && !strings.EqualFold(token, "te") {
+			if token != "" && !ofConnection(token) {
 				return fault.Newf(fault.InvalidRequest, "the Connection header names %q, which is not about the connection; leave it out", printable(token)).
 					WithParam("Connection")
 			}
 		}
 	}
 	return nil
+}
+
+// ofConnection tells the words that a Connection header may hold. "upgrade" without an Upgrade header asks for nothing, and many a
+// proxy is set to send it always.
+func ofConnection(token string) bool {
+	return strings.EqualFold(token, "keep-alive") || strings.EqualFold(token, "close") || strings.EqualFold(token, "te") || strings.EqualFold(token, "upgrade")
 }
 
 // unsureEnd reports whether another server could see the end of r elsewhere than net/http does. Then nothing more is read from its connection.
