@@ -279,13 +279,13 @@ func (s *Store) publish(t *Table) {
 	} else if s.options.BeforePublish != nil {
 		s.options.BeforePublish(t)
 	}
-	s.save(t)
 	s.table.Store(t)
 	s.once.Do(func() { close(s.ready) })
 	s.log(t)
 	if !same && s.options.AfterPublish != nil {
 		s.options.AfterPublish(t)
 	}
+	s.save(t) // Last: no reader waits for a disk that is slow or hangs.
 }
 
 // save writes the last good file if its content changes. While the source cannot be read there is nothing new to write.

@@ -338,8 +338,23 @@ func TestStoreCarriesOnWhenTheLastGoodFileCannotBeWritten(t *testing.T) {
 		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: filepath.Join(parent, "policy.json"),
 	})
 	ready(t, store)
-	if serving(store) != "b" || log.count("cannot be saved") != 1 {
-		t.Error(log.text.String())
+	eventually(t, "the failure is told", func() bool { return log.count("cannot be saved") == 1 })
+	if serving(store) != "b" {
+		t.Error(serving(store), log.text.String())
+	}
+}
+
+func TestStorePublishesBeforeItWritesToADisk(t *testing.T) {
+	lastGood := filepath.Join(t.TempDir(), "policy.json")
+	var before error
+	store, stop := running(t, Options{
+		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: lastGood,
+		AfterPublish: func(*Table) { _, before = os.Stat(lastGood) },
+	})
+	ready(t, store)
+	stop()
+	if _, after := os.Stat(lastGood); !errors.Is(before, os.ErrNotExist) || after != nil {
+		t.Error("the copy was written before the table was published, or never:", before, after)
 	}
 }
 
