@@ -18,13 +18,30 @@ type Principal struct {
 // one package stored the caller under the first, another looked under the second, and every valid caller was refused.
 type contextKey struct{}
 
+// principalContext is a context with a principal, in one piece of memory: it is made for every request.
+type principalContext struct {
+	context.Context //nolint:containedctx // It is a context itself.
+
+	principal Principal
+}
+
+// Value implements context.Context.
+func (c *principalContext) Value(key any) any {
+	if key == (contextKey{}) {
+		return &c.principal
+	}
+	return c.Context.Value(key)
+}
+
 // NewContext returns a copy of ctx that carries p.
 func NewContext(ctx context.Context, p Principal) context.Context {
-	return context.WithValue(ctx, contextKey{}, p)
+	return &principalContext{ctx, p}
 }
 
 // FromContext returns the Principal that NewContext stored, and false when the request is not authenticated (yet).
 func FromContext(ctx context.Context) (Principal, bool) {
-	p, ok := ctx.Value(contextKey{}).(Principal)
-	return p, ok
+	if p, ok := ctx.Value(contextKey{}).(*Principal); ok {
+		return *p, true
+	}
+	return Principal{}, false
 }
