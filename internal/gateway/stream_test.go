@@ -282,3 +282,16 @@ func TestAClientThatLeavesClosesTheBackendsConnection(t *testing.T) {
 		}
 	}
 }
+
+// llama.cpp and Ollama give one choice whatever n says. That is their answer, and no broken stream.
+func TestAnEngineMayTakeNoHeedOfN(t *testing.T) {
+	backend := play(t, says(streamed(opening, delta("Hel"), finish, done)+lastChunk))
+	for engine, whole := range map[string]bool{fleet.EngineOllama: true, fleet.EngineLlamaCPP: true, "": true, fleet.EngineVLLM: false} {
+		h := build(t, setting{specs: func(s *fleet.Spec) { s.Engine = engine }}, backend.URL)
+		resp := h.post("/v1/chat/completions", strings.Replace(streamChat, `"stream":true`, `"stream":true,"n":2`, 1))
+		content, err := io.ReadAll(resp.Body)
+		if (err == nil) != whole || strings.HasSuffix(string(content), done) != whole {
+			t.Errorf("engine %q: %v after %q", engine, err, content)
+		}
+	}
+}

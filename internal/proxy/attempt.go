@@ -49,7 +49,7 @@ func (f *flight) attempt(ctx context.Context, choice fleet.Choice) result {
 	case f.req.Scanned.Stream && isEventStream(resp.Header):
 		// Engines send the head of a stream at once; the byte that first_byte means comes after the prefill.
 		body.firstBy = sent.Add(first)
-		return f.stream(ctx, resp, body, wire.NewTap(f.req.Kind, f.req.Scanned.Choices, strip))
+		return f.stream(ctx, resp, body, wire.NewTap(f.req.Kind, f.expected(backend.Spec().Engine), strip))
 	default:
 		if !f.req.Scanned.Stream {
 			body.gap = limits.Total
@@ -77,6 +77,17 @@ func (f *flight) rewriting(choice fleet.Choice, engine string) (wire.Rewrite, wi
 		return rewrite, wire.StripContinuous
 	default:
 		return rewrite, wire.StripNone
+	}
+}
+
+// expected is how many choices make a stream complete. Engines that take no heed of n end an answer of one choice properly:
+// they must finish what they begin.
+func (f *flight) expected(engine string) int {
+	switch engine {
+	case fleet.EngineVLLM, fleet.EngineSGLang, fleet.EngineOpenAI:
+		return f.req.Scanned.Choices
+	default:
+		return 1
 	}
 }
 

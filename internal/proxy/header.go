@@ -38,8 +38,8 @@ func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 func (f *flight) commit(resp *http.Response, length int64) {
 	h := f.w.Header()
 	for name, values := range resp.Header {
-		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") {
-			h[name] = values
+		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") && name != "Openai-Organization" && name != "Openai-Project" {
+			h[name] = values // The account at a public service is the operator's, and not the client's business.
 		}
 	}
 	if length >= 0 {
