@@ -228,7 +228,7 @@ func (a *App) components() []gateway.Component {
 	case len(a.config.Usage.Sinks) == 0:
 		records.State = "off"
 	case lost > 0:
-		records.State, records.OK = fmt.Sprintf("%d records lost", lost), false
+		records.State, records.OK = fmt.Sprintf("%d lines lost", lost), false
 	}
 	return []gateway.Component{loaded, backends, records}
 }

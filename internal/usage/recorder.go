@@ -35,9 +35,9 @@ func NewRecorder(log *slog.Logger, sinks ...Sink) *Recorder {
 	return &Recorder{log: log, sinks: sinks}
 }
 
-// Open notes that a request was admitted and is about to reach a backend.
+// Open notes that a request was admitted and is about to reach a backend. Nothing is said of its outcome yet.
 func (r *Recorder) Open(rec *Record) {
-	r.write("open", func(b []byte) []byte { return appendRecord(b, rec) })
+	r.write("open", func(b []byte) []byte { return appendAsk(b, rec) })
 }
 
 // Checkpoint notes how far a running stream has come.

@@ -57,6 +57,9 @@ func TestARequestLeavesOpenCheckpointAndClose(t *testing.T) {
 			t.Errorf("line %d is %v", i, lines[i])
 		}
 	}
+	if _, ok := lines[0]["status"]; ok || lines[0]["stop_reason"] != nil {
+		t.Errorf("the open line claims an outcome: %v", lines[0])
+	}
 	if lines[1]["completion_tokens"] != 7.0 || lines[2]["completion_tokens"] != 9.0 || lines[2]["stop_reason"] != "done" {
 		t.Errorf("%v", lines)
 	}
