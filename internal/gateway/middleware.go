@@ -24,6 +24,8 @@ type exchange struct {
 	err error
 	// recorded says that this request leaves a usage record: it asked for an inference.
 	recorded bool
+	// uploading is how long the client took to send its body.
+	uploading time.Duration
 	// sent says that an answer has begun. What fails afterwards can only abort the connection.
 	sent bool
 }
@@ -62,7 +64,11 @@ func (g *Gateway) begin(r *http.Request) *exchange {
 func (g *Gateway) fail(w http.ResponseWriter, x *exchange, err error) {
 	x.err = err
 	x.Code = string(fault.CodeOf(err))
-	if x.StopReason == usage.StopDone {
+	switch {
+	case x.StopReason != usage.StopDone:
+	case fault.CodeOf(err) == fault.ClientClosed:
+		x.StopReason = usage.StopClientGone
+	default:
 		x.StopReason = usage.StopRefused
 	}
 	if x.sent {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -211,4 +212,38 @@ func clients() map[string]*http.Client {
 		all[version] = &http.Client{Transport: &http.Transport{Protocols: protocols}}
 	}
 	return all
+}
+
+func TestTheTimeOfTheUploadIsNotTheRouters(t *testing.T) {
+	backend := play(t, says(plain(http.StatusOK, "application/json", `{"choices":[]}`)))
+	h := build(t, setting{}, backend.URL)
+	content := `{"model":"m","messages":[{"role":"user","content":"Hello!"}]}`
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", h.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: router\r\nX-API-Key: %s\r\nContent-Length: %d\r\n\r\n%s", key, len(content), content[:10])
+	time.Sleep(1500 * time.Millisecond)
+	_, _ = io.WriteString(conn, content[10:])
+	if rec := h.closed(1); rec.Status != http.StatusOK || rec.RouterMillis > 1000 || rec.LatencyMillis < 1000 {
+		t.Errorf("record %+v", rec)
+	}
+	lines, err := os.ReadFile(h.records)
+	if first, _, _ := strings.Cut(string(lines), "\n"); err != nil || !strings.Contains(first, `"type":"open"`) || strings.Contains(first, usage.StopDone) {
+		t.Errorf("%v: the open line knows the end: %s", err, first)
+	}
+}
+
+func TestAClientThatLeavesWithinItsBodyIsRecordedAsGone(t *testing.T) {
+	h := build(t, setting{}, "http://127.0.0.1:1")
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", h.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: router\r\nX-API-Key: %s\r\nContent-Length: 100\r\n\r\n{", key)
+	_ = conn.Close()
+	if rec := h.closed(1); rec.StopReason != usage.StopClientGone || rec.Attempts != 0 {
+		t.Errorf("record %+v", rec)
+	}
 }

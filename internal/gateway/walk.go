@@ -30,8 +30,9 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		}
 
 		// 2 wire: what is asked? The body is read whole, scanned, and never decoded.
+		reading := time.Now()
 		body, err := g.readBody(w, r)
-		x.BytesIn = int64(len(body))
+		x.BytesIn, x.uploading = int64(len(body)), time.Since(reading)
 		if err != nil {
 			return err
 		}
@@ -66,11 +67,12 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		defer settle(reservation, x)
 
 		// 5 proxy: one backend after the other until the first byte; then the answer, with a tap on it.
+		x.Status, x.StopReason = 0, "" // Nobody knows yet.
 		g.Recorder.Open(&x.Record)
 		x.sent = true // Until the proxy says otherwise: should it panic, nobody knows how far the answer went.
 		out := g.Proxy.Forward(ctx, w, &proxy.Request{
 			Path: x.Endpoint, Kind: kind, Scanned: scanned, Body: body, Header: r.Header, HTTP2: r.ProtoMajor == 2,
-			RequestID: x.RequestID, Received: x.Start, Backoff: time.Duration(decided.Route.Retry.Backoff),
+			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff),
 			Checkpoint: func(used wire.Usage) {
 				g.Recorder.Checkpoint(x.RequestID, usage.Progress{CompletionTokens: used.Completion, UsageSource: used.Source})
 			},
@@ -117,7 +119,7 @@ func (x *exchange) conclude(out *proxy.Outcome) {
 		x.Status = out.Status
 		x.TTFTMillis = millis(out.FirstByte.Sub(x.Start))
 	}
-	x.RouterMillis = max(millis(time.Since(x.Start)-out.Waited), 0)
+	x.RouterMillis = max(millis(time.Since(x.Start)-x.uploading-out.Waited), 0)
 }
 
 // settle ends a reservation, whatever happened in between.

@@ -60,7 +60,8 @@ type Request struct {
 	// HTTP2 says that the client's connection is shared: a deadline that passes resets the stream, even where nobody writes.
 	HTTP2     bool
 	RequestID string
-	Received  time.Time
+	// Received is when the request had come, with its body: from here on the time is the router's or the backends'.
+	Received time.Time
 	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
 	Backoff time.Duration
 	// Checkpoint is called now and then while a stream runs, with what it has used so far.
@@ -151,6 +152,8 @@ func (f *flight) pause(ctx context.Context) error {
 	}
 	wait := min(f.req.Backoff<<min(f.out.Attempts-2, 10), maxBackoff)
 	wait = wait/2 + rand.N(wait/2+1)
+	start := time.Now()
+	defer func() { f.out.Waited += time.Since(start) }()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
