@@ -30,7 +30,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	if !errors.Is(err, app.ErrFound) { // What was found is printed already.
+	if !errors.Is(err, app.ErrFound) && !errors.Is(err, app.ErrLogged) { // Both were said already.
 		fmt.Fprintln(stderr, "api-router: "+strings.ReplaceAll(err.Error(), "\n", "\napi-router: "))
 	}
 	return 1

@@ -89,6 +89,20 @@ func TestErrorsAreOneClearLineOnStandardError(t *testing.T) {
 	}
 }
 
+func TestAServiceThatCannotStartSaysWhyInItsLog(t *testing.T) {
+	code, out, message := command(t, "serve", "--config", "/does/not/exist.yaml")
+	lines := strings.Split(strings.TrimSpace(message), "\n")
+	var last struct{ Level, Error string }
+	for _, line := range lines {
+		if err := json.Unmarshal([]byte(line), &last); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+	}
+	if code != 1 || out != "" || len(lines) < 2 || last.Level != "ERROR" || !strings.Contains(last.Error, "/does/not/exist.yaml") {
+		t.Errorf("got %d %q %q", code, out, message)
+	}
+}
+
 func TestCheckSettingsPrintsTheReference(t *testing.T) {
 	code, out, _ := command(t, "check", "--settings")
 	page, err := os.ReadFile("../../docs/config.md")

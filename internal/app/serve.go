@@ -3,11 +3,14 @@ package app
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
 	"os"
 	"runtime"
+	"strings"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
@@ -25,7 +28,11 @@ type Process struct {
 	Force   <-chan struct{} // a value, or its closing, ends a drain at once
 }
 
-// Serve is the service: it reads the configuration, and runs until ctx ends. The first log line is out before anything can fail.
+// ErrLogged says that a failure is in the log already, where the collector of a service's logs finds it.
+var ErrLogged = errors.New("the reason is in the log")
+
+// Serve is the service: it reads the configuration, and runs until ctx ends. The first log line is out before anything can fail,
+// and the reason of a failure is the last: its error is ErrLogged.
 func Serve(ctx context.Context, p Process, sources Sources) error {
 	level := new(slog.LevelVar)
 	format := cmp.Or(sources.Flags[pathLogFormat], sources.Env["API_ROUTER_LOG_FORMAT"], Default().Log.Format)
@@ -33,7 +40,7 @@ func Serve(ctx context.Context, p Process, sources Sources) error {
 
 	config, notes, err := Load(sources)
 	if err != nil {
-		return err
+		return logged(log, err)
 	}
 	if config.Log.Format != format {
 		log = p.logger(level, config.Log.Format)
@@ -45,9 +52,20 @@ func Serve(ctx context.Context, p Process, sources Sources) error {
 	limitMemory(log)
 	a, err := New(Options{Config: config, Logger: log, Version: p.Version, Reload: p.Reload, Force: p.Force})
 	if err != nil {
-		return err
+		return logged(log, err)
 	}
-	return a.Run(ctx)
+	if err := a.Run(ctx); err != nil {
+		return logged(log, err)
+	}
+	return nil
+}
+
+// logged writes why the service ends, one line for each problem.
+func logged(log *slog.Logger, err error) error {
+	for line := range strings.Lines(err.Error()) {
+		log.Error("api-router cannot go on", "error", strings.TrimSpace(line))
+	}
+	return fmt.Errorf("%w: %w", ErrLogged, err)
 }
 
 // start makes the logger and writes the first line.
