@@ -13,7 +13,7 @@ VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt arch fuzz vuln docs soak tools clean
+.PHONY: help run build test lint fmt arch fuzz vuln docs bench soak tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,10 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 
 docs: ## Write the generated parts of the documentation
 	UPDATE_DOCS=1 $(GO) test ./test/arch ./internal/app -run '^TestDocs'
+
+bench: build ## Measure the router beside nginx and HAProxy for eight minutes, into bench/README.md (BENCH=-help: its flags)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
+	@exec bin/bench $(BENCH)
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
 	@scripts/prepare go cc node python
