@@ -13,6 +13,11 @@ type Rewrite struct {
 	// IncludeUsage and ContinuousUsage make a streamed request ask for them. They change nothing in a request that is not streamed,
 	// and never take back what the client asked for. vLLM heeds continuous usage only together with IncludeUsage.
 	IncludeUsage, ContinuousUsage bool
+	// MaxCompletionTokens gives that name, and not max_tokens, to the token bound that a policy adds to a chat.
+	MaxCompletionTokens bool
+	// Endless says that the engine goes on to the end of its context where a completion states no bound, in place of the API's 16 tokens:
+	// then a policy adds its bound there too.
+	Endless bool
 }
 
 const (
@@ -28,10 +33,10 @@ type edit struct {
 	text []byte
 }
 
-// Rewrite splices what rw asks for into body, which must be the body that r was scanned from. Every other byte stays as it is and where
-// it is: the result refers to body, so that must not be touched while a reader of the result is in use.
+// Rewrite splices what rw asks for, and what Clamp has lowered, into body, which must be the body that r was scanned from. Every other byte
+// stays as it is and where it is: the result refers to body, so that must not be touched while a reader of the result is in use.
 func (r *Request) Rewrite(body []byte, rw Rewrite) Body {
-	var room [4]edit
+	var room [4 + figures + 1]edit
 	edits := room[:0]
 	if rw.Model != "" && rw.Model != r.Model {
 		edits = append(edits, edit{r.model, quoted(rw.Model)})
@@ -39,7 +44,8 @@ func (r *Request) Rewrite(body []byte, rw Rewrite) Body {
 	if r.Stream {
 		edits = r.askUsage(edits, rw.IncludeUsage && !r.IncludeUsage, rw.ContinuousUsage && !r.ContinuousUsage)
 	}
-	slices.SortFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
+	edits = r.clamp(edits, &rw)
+	slices.SortStableFunc(edits, func(a, b edit) int { return a.at.Start - b.at.Start })
 
 	out := Body{pieces: make([][]byte, 0, 2*len(edits)+1)}
 	from := 0

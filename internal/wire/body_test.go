@@ -30,7 +30,7 @@ func TestRewriteTouchesNothingElse(t *testing.T) {
 		"empty options":      {`{"stream_options":{ },"stream":true,"model":"m",` + hello + `}`, Rewrite{ContinuousUsage: true}, `{"stream_options":{"continuous_usage_stats":true },"stream":true,"model":"m",` + hello + `}`},
 		"other options":      {`{"stream_options":{"x":1},"stream":true,"model":"m",` + hello + `}`, both, `{"stream_options":{"include_usage":true,"continuous_usage_stats":true,"x":1},"stream":true,"model":"m",` + hello + `}`},
 		"options of false":   {`{"stream_options":{"include_usage":false,"continuous_usage_stats":null},"stream":true,"model":"m",` + hello + `}`, both, `{"stream_options":{"include_usage":true,"continuous_usage_stats":true},"stream":true,"model":"m",` + hello + `}`},
-		"one there, one not": {`{"model":"m","stream":true,"stream_options":{"continuous_usage_stats":false},` + hello + `}`, Rewrite{"b", true, true}, `{"model":"b","stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true},` + hello + `}`},
+		"one there, one not": {`{"model":"m","stream":true,"stream_options":{"continuous_usage_stats":false},` + hello + `}`, Rewrite{Model: "b", IncludeUsage: true, ContinuousUsage: true}, `{"model":"b","stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true},` + hello + `}`},
 		"asked already":      {`{"model":"m","stream":true,"stream_options":{"include_usage":true},` + hello + `}`, Rewrite{IncludeUsage: true}, `{"model":"m","stream":true,"stream_options":{"include_usage":true},` + hello + `}`},
 		"never taken back":   {`{"model":"m","stream":true,"stream_options":{"include_usage":true},` + hello + `}`, Rewrite{}, `{"model":"m","stream":true,"stream_options":{"include_usage":true},` + hello + `}`},
 	} {
@@ -130,7 +130,10 @@ func TestRewriteMeansWhatItSays(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		rewrite := Rewrite{rapid.SampledFrom([]string{"", "m", "org/other", `q"`}).Draw(t, "alias"), rapid.Bool().Draw(t, "usage"), rapid.Bool().Draw(t, "continuous")}
+		rewrite := Rewrite{
+			Model:        rapid.SampledFrom([]string{"", "m", "org/other", `q"`}).Draw(t, "alias"),
+			IncludeUsage: rapid.Bool().Draw(t, "usage"), ContinuousUsage: rapid.Bool().Draw(t, "continuous"),
+		}
 		out := join(t, r.Rewrite(body, rewrite))
 
 		want := decode(t, body)

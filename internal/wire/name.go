@@ -5,8 +5,8 @@ import "bytes"
 // name is a member's name that means something to the router.
 type name uint8
 
-// The names that may stand only once in a request. Those that Scan does not read further bound what a request may cost, or will be
-// clamped by policy: there too the router and the backend must read the same thing.
+// The names that may stand only once in a request. Those that Scan does not read further bound what a request may cost: there too the
+// router and the backend must read the same thing.
 const (
 	nameOther name = iota
 	nameModel
@@ -15,15 +15,20 @@ const (
 	nameInput
 	nameStream
 	nameStreamOptions
+	// The figures of a request: see figure.
 	nameMaxTokens
 	nameMaxCompletionTokens
-	nameMinTokens
+	nameNPredict // llama.cpp's own, which it heeds before the other two.
 	nameN
 	nameBestOf
-	nameStop
 	nameLogprobs
 	nameTopLogprobs
 	namePromptLogprobs
+	// Those that follow are no figures.
+	nameStop
+	nameChatTemplate
+	nameChatTemplateKwargs
+	nameMinTokens
 	nameEcho
 	nameSeed
 	nameTools
@@ -44,13 +49,16 @@ var nameText = [...]string{
 	nameStreamOptions:       "stream_options",
 	nameMaxTokens:           "max_tokens",
 	nameMaxCompletionTokens: "max_completion_tokens",
-	nameMinTokens:           "min_tokens",
+	nameNPredict:            "n_predict",
 	nameN:                   "n",
 	nameBestOf:              "best_of",
-	nameStop:                "stop",
 	nameLogprobs:            "logprobs",
 	nameTopLogprobs:         "top_logprobs",
 	namePromptLogprobs:      "prompt_logprobs",
+	nameStop:                "stop",
+	nameChatTemplate:        "chat_template",
+	nameChatTemplateKwargs:  "chat_template_kwargs",
+	nameMinTokens:           "min_tokens",
 	nameEcho:                "echo",
 	nameSeed:                "seed",
 	nameTools:               "tools",
@@ -95,20 +103,26 @@ func topLevel(key []byte) name {
 		return nameMaxTokens
 	case "max_completion_tokens":
 		return nameMaxCompletionTokens
-	case "min_tokens":
-		return nameMinTokens
+	case "n_predict":
+		return nameNPredict
 	case "n":
 		return nameN
 	case "best_of":
 		return nameBestOf
-	case "stop":
-		return nameStop
 	case "logprobs":
 		return nameLogprobs
 	case "top_logprobs":
 		return nameTopLogprobs
 	case "prompt_logprobs":
 		return namePromptLogprobs
+	case "stop":
+		return nameStop
+	case "chat_template":
+		return nameChatTemplate
+	case "chat_template_kwargs":
+		return nameChatTemplateKwargs
+	case "min_tokens":
+		return nameMinTokens
 	case "echo":
 		return nameEcho
 	case "seed":

@@ -32,7 +32,8 @@ type Request struct {
 	Stream bool
 	// IncludeUsage and ContinuousUsage are the client's own stream_options.
 	IncludeUsage, ContinuousUsage bool
-	// MaxTokens is the larger one of max_tokens and max_completion_tokens, 0 when the client states no bound (absent, null or below one).
+	// MaxTokens is the largest of max_tokens, max_completion_tokens and n_predict; 0 when neither of the first two states a bound (absent,
+	// null or below one), as no engine but llama.cpp knows the third.
 	MaxTokens int64
 	// Choices is how many choices the answer will have: n for each prompt. 0 for embeddings.
 	Choices int
@@ -44,6 +45,15 @@ type Request struct {
 	usage      Span // the value of include_usage
 	continuous Span // the value of continuous_usage_stats
 	shape      shape
+
+	kind    Kind
+	figures [figures]figure
+	bound   int32 // the token bound that a policy sets where the client states none; 0: none
+	prompts int
+	stops   int
+	// Where a chat template and the arguments for one stand; both are never at 0, so that 0 means absent.
+	template, templateArgs int
+	remote                 int // where a URL stands that a backend would have to fetch; 0: nowhere
 }
 
 // shape tells what stands in the place of stream_options.
@@ -76,11 +86,9 @@ func Scan(body []byte, kind Kind) (Request, error) {
 // scan is the state of one Scan.
 type scan struct {
 	lexer
-	kind    Kind
-	seen    uint32 // one bit for each name that was met
-	n       int64
-	prompts int
-	req     Request
+	kind Kind
+	seen uint32 // one bit for each name that was met
+	req  Request
 }
 
 func (s *scan) document() error {
@@ -114,21 +122,31 @@ func (s *scan) member(key []byte, escaped bool) error {
 		return s.model()
 	case id == s.kind.prompt():
 		return s.prompt(id)
+	case id == nameMessages: // vLLM embeds them too.
+		s.content(false)
+		return nil
+	case id == nameChatTemplate:
+		s.template()
+		return nil
+	case id == nameChatTemplateKwargs:
+		s.templateArgs()
+		return nil
 	case s.kind == Embedding:
 		s.skip()
 		return nil
+	case id == nameLogprobs && s.kind == Chat: // A switch there, and not a number.
+		s.skip()
+		return nil
+	case id.isFigure():
+		return s.figure(id)
 	}
 	switch id {
 	case nameStream:
 		s.req.Stream, err = s.boolean("stream")
 	case nameStreamOptions:
 		err = s.streamOptions()
-	case nameMaxTokens:
-		err = s.maxTokens("max_tokens")
-	case nameMaxCompletionTokens:
-		err = s.maxTokens("max_completion_tokens")
-	case nameN:
-		err = s.choices()
+	case nameStop:
+		err = s.stops()
 	default:
 		s.skip()
 	}
@@ -198,23 +216,23 @@ func (s *scan) prompt(id name) error {
 		return nil // As good as absent.
 	case c == '"' && id != nameMessages:
 		s.str()
-		s.prompts = 1
+		s.req.prompts = 1
 	case c == '[':
 		more := s.begin('[')
 		if !more && s.flaw == sound {
 			return badValue(id.String(), "is empty: it must hold at least one element")
 		}
 		if c := s.peek(); c == '-' || '0' <= c && c <= '9' {
-			s.prompts = 1
+			s.req.prompts = 1
 			s.i = vector(s.b, s.i)
 			for ; more; more = s.more('[') {
-				s.skip()
+				s.content(false)
 			}
 			break
 		}
 		for ; more; more = s.more('[') {
-			s.prompts++
-			s.skip()
+			s.req.prompts++
+			s.content(false)
 		}
 	default:
 		if id == nameMessages {
@@ -288,41 +306,54 @@ func (s *scan) boolean(param string) (bool, error) {
 	return false, nil
 }
 
-func (s *scan) maxTokens(param string) error {
-	n, err := s.whole(param, 0)
-	s.req.MaxTokens = max(s.req.MaxTokens, n)
-	return err
-}
-
-func (s *scan) choices() error {
-	n, err := s.whole("n", 1)
-	if err == nil && s.flaw == sound && n < 1 {
-		return badValue("n", "must be at least 1")
-	}
-	s.n = n
-	return err
-}
-
-// whole takes a whole number within 32 bits, or null, which stands for absent. A fraction of zeros is allowed, because some clients
+// figure takes a whole number within 32 bits, or null, which stands for absent. A fraction of zeros is allowed, because some clients
 // write each number as a float.
-func (s *scan) whole(param string, absent int64) (int64, error) {
+func (s *scan) figure(id name) error {
 	c := s.peek()
+	start := s.i
+	f := &s.req.figures[id-nameMaxTokens]
 	switch {
 	case c == 'n':
 		s.literal("null")
-		return absent, nil
+		f.at = Span{start, s.i}
+		return nil
+	case (c == 't' || c == 'f') && id == nameLogprobs:
+		s.scalar(c) // Lenient engines take the switch of a chat for 0 or 1.
+		return nil
 	case c != '-' && (c < '0' || c > '9'):
-		return 0, s.wrongType(param, "a whole number")
+		return s.wrongType(id.String(), "a whole number")
 	}
-	start := s.i
 	if s.scalar(c); s.flaw != sound {
-		return 0, nil
+		return nil
 	}
 	n, exact := integer(s.b[start:s.i])
-	if !exact || n > math.MaxInt32 || n < math.MinInt32 {
-		return 0, badValue(param, "must be a whole number within 32 bits, written in plain digits")
+	switch {
+	case !exact || n > math.MaxInt32 || n < math.MinInt32:
+		return badValue(id.String(), "must be a whole number within 32 bits, written in plain digits")
+	case id == nameN && n < 1:
+		return badValue("n", "must be at least 1")
 	}
-	return n, nil
+	*f = figure{at: Span{start, s.i}, value: int32(n), stated: true}
+	return nil
+}
+
+// stops takes the text or the list of texts at which an answer shall end, and counts them.
+func (s *scan) stops() error {
+	switch s.peek() {
+	case 'n':
+		s.literal("null")
+	case '"':
+		s.str()
+		s.req.stops = 1
+	case '[':
+		for more := s.begin('['); more; more = s.more('[') {
+			s.req.stops++
+			s.skip()
+		}
+	default:
+		return s.wrongType("stop", "a string or an array of strings")
+	}
+	return nil
 }
 
 // conclude checks that all that must be there is there.
@@ -333,12 +364,10 @@ func (s *scan) conclude() error {
 	if s.req.Prompt == (Span{}) {
 		return missing(s.kind.prompt().String(), promptHelp(s.kind))
 	}
-	if s.kind == Embedding {
-		return nil
-	}
+	s.req.kind = s.kind
 	if s.kind == Chat {
-		s.prompts = 1 // Messages are one prompt together.
+		s.req.prompts = 1 // Messages are one prompt together.
 	}
-	s.req.Choices = int(min(max(s.n, 1)*int64(s.prompts), math.MaxInt32))
+	s.req.tally()
 	return nil
 }

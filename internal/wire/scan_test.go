@@ -28,6 +28,8 @@ func TestScanReadsWhatTheClientAsked(t *testing.T) {
 		"options alone":         {`{"model":"m","stream_options":{"include_usage":true},` + hello + `}`, Chat, Request{Model: "m", IncludeUsage: true, Choices: 1}, ""},
 		"the larger bound":      {`{"model":"m","max_tokens":5,"max_completion_tokens":7,"n":3,` + hello + `}`, Chat, Request{Model: "m", MaxTokens: 7, Choices: 3}, ""},
 		"a bound as a float":    {`{"model":"m","max_tokens":256.0,` + hello + `}`, Chat, Request{Model: "m", MaxTokens: 256, Choices: 1}, ""},
+		"llama.cpp's bound":     {`{"model":"m","max_tokens":5,"n_predict":8,` + hello + `}`, Chat, Request{Model: "m", MaxTokens: 8, Choices: 1}, ""},
+		"that bound alone":      {`{"model":"m","n_predict":8,` + hello + `}`, Chat, Request{Model: "m", Choices: 1}, ""},
 		"no bound":              {`{"model":"m","max_tokens":-1,` + hello + `}`, Chat, Request{Model: "m", Choices: 1}, ""},
 		"an escaped slash":      {`{"model":"openai\/gpt-oss-20b",` + hello + `}`, Chat, Request{Model: "openai/gpt-oss-20b", Choices: 1}, ""},
 		"an escaped name":       {`{"\u006dodel":"\u006d",` + hello + `}`, Chat, Request{Model: "m", Choices: 1}, ""},
@@ -153,6 +155,12 @@ func TestScanRefuses(t *testing.T) {
 		"n as a fraction":        {chat(`"n":1.5`), Chat, fault.InvalidRequest, "n", "whole number"},
 		"n with an exponent":     {chat(`"n":1e0`), Chat, fault.InvalidRequest, "n", "whole number"},
 		"n as a text":            {chat(`"n":"2"`), Chat, fault.InvalidRequest, "n", "a string"},
+		"best_of as a text":      {chat(`"best_of":"2"`), Chat, fault.InvalidRequest, "best_of", "a string"},
+		"top_logprobs as a true": {chat(`"top_logprobs":true`), Chat, fault.InvalidRequest, "top_logprobs", "a boolean"},
+		"logprobs as a text":     {`{"model":"m","prompt":"x","logprobs":"5"}`, Completion, fault.InvalidRequest, "logprobs", "a string"},
+		"stop as a number":       {chat(`"stop":5`), Chat, fault.InvalidRequest, "stop", "a number"},
+		"n_predict as a float":   {chat(`"n_predict":1e9`), Chat, fault.InvalidRequest, "n_predict", "whole number"},
+		"two templates":          {chat(`"chat_template":null,"chat_template":"x"`), Chat, fault.AmbiguousRequest, "chat_template", "twice"},
 		"a bound beyond 32 bits": {chat(`"max_tokens":2147483648`), Chat, fault.InvalidRequest, "max_tokens", "32 bits"},
 		"a bound beyond 64 bits": {chat(`"max_completion_tokens":184467440737095516170`), Chat, fault.InvalidRequest, "max_completion_tokens", "32 bits"},
 	} {
@@ -243,6 +251,11 @@ func FuzzScan(f *testing.F) {
 		`{"input":[1,2,3],"mod\u0065l":"a\/b","stream_options":null,"max_tokens":5.0,"n":2}`,
 		`{"model":"m","messages":[{"content":"\ud83d\ude00 é 😀 \\ \" \n"}],"Stream":1}`,
 		`{"model":"m","x":[-0.5e+9,[{"a":{}}],null],"messages":[0]}`,
+		`{"model":"m","messages":[{"content":[{"image_url":{"\u0075rl":" \tDat\na:,"}},{"video_url":["http://a",1]}]}],"prompt":"x","input":[[1,2],[3]]}`,
+		`{"model":"m","n":5,"best_of":1.0,"max_tokens":null,"max_completion_tokens":-1,"n_predict":0,"prompt":["a"],"messages":[{}],"input":"x"}`,
+		`{"model":"m","logprobs":true,"top_logprobs":7,"prompt_logprobs":null,"stop":["a",null],"messages":[{"url":""}],"prompt":[1,[]]}`,
+		`{"model":"m","chat_template":null,"chat_template_kwargs":{"chat_template":"x","a":1},"stop":"a","messages":[{}],"input":[{"url":"data:"}]}`,
+		`{"model":"m","chat_template":1,"chat_template_kwargs":[],"stop":[],"logprobs":20,"messages":[{}],"prompt":[{"a_url":"x"}]}`,
 	} {
 		for kind := range byte(3) {
 			f.Add([]byte(body), kind)
@@ -281,6 +294,7 @@ func agree(t *testing.T, body []byte, kind Kind, r Request) {
 	if request.Model != r.Model || string(body[r.model.Start:r.model.End])[0] != '"' {
 		t.Errorf("model %q, want %q", r.Model, request.Model)
 	}
+	agreeOnClamps(t, body, kind, &r)
 	prompt := map[Kind]json.RawMessage{Chat: request.Messages, Completion: request.Prompt, Embedding: request.Input}[kind]
 	if string(body[r.Prompt.Start:r.Prompt.End]) != string(prompt) {
 		t.Errorf("the prompt is %q, want %q", body[r.Prompt.Start:r.Prompt.End], prompt)
@@ -302,6 +316,62 @@ func agree(t *testing.T, body []byte, kind Kind, r Request) {
 	}
 	if options.Usage != r.IncludeUsage || options.Continuous != r.ContinuousUsage {
 		t.Errorf("options %v %v, want %+v", r.IncludeUsage, r.ContinuousUsage, options)
+	}
+}
+
+// agreeOnClamps checks what policies clamp and refuse.
+func agreeOnClamps(t *testing.T, body []byte, kind Kind, r *Request) {
+	t.Helper()
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		t.Fatal(err)
+	}
+	if kind != Chat {
+		var list []json.RawMessage
+		want := 1
+		if json.Unmarshal(members[kind.prompt().String()], &list) == nil && !strings.ContainsAny(string(list[0][:1]), "-0123456789") {
+			want = len(list)
+		}
+		if r.prompts != want {
+			t.Errorf("%d prompts, want %d", r.prompts, want)
+		}
+	}
+	present := func(value json.RawMessage) bool { return value != nil && string(value) != "null" }
+	arguments := members["chat_template_kwargs"]
+	if present(arguments) != (r.templateArgs > 0) {
+		t.Errorf("chat_template_kwargs at %d", r.templateArgs)
+	}
+	if present(members["chat_template"]) != (r.template > 0) && !present(arguments) {
+		t.Errorf("chat_template at %d", r.template)
+	}
+	remote := false
+	for _, name := range []string{"messages", kind.prompt().String()} {
+		remote = remote || members[name] != nil && fetches(t, members[name], false)
+	}
+	if remote != (r.remote > 0) && !longText.Match(body) {
+		t.Errorf("a URL at %d, want %v", r.remote, remote)
+	}
+	if kind == Embedding {
+		return
+	}
+	stops := 0
+	var list []json.RawMessage
+	switch {
+	case json.Unmarshal(members["stop"], &list) == nil:
+		stops = len(list)
+	case present(members["stop"]):
+		stops = 1
+	}
+	if r.stops != stops {
+		t.Errorf("%d stops, want %d", r.stops, stops)
+	}
+	for id := nameMaxTokens; id <= namePromptLogprobs; id++ {
+		var want float64
+		value := members[id.String()]
+		stated := present(value) && json.Unmarshal(value, &want) == nil && !(id == nameLogprobs && kind == Chat)
+		if f := r.figure(id); f.stated != stated || float64(f.value) != want && stated || stated && string(body[f.at.Start:f.at.End]) != string(value) {
+			t.Errorf("%s is %+v, want %s", id, *f, value)
+		}
 	}
 }
 
