@@ -26,6 +26,8 @@ type exchange struct {
 	recorded bool
 	// uploading is how long the client took to send its body.
 	uploading time.Duration
+	// shared says that the connection is HTTP/2's: a proxy may carry many clients' requests over it, and one of them must not end it.
+	shared bool
 	// sent says that an answer has begun. What fails afterwards can only abort the connection.
 	sent bool
 }
@@ -51,7 +53,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (g *Gateway) begin(r *http.Request) *exchange {
 	x := &exchange{}
-	x.Start = time.Now()
+	x.Start, x.shared = time.Now(), r.ProtoMajor == 2
 	x.RequestID = uuid.Must(uuid.NewV7()).String()
 	x.ClientRequestID = clientRequestID(r.Header.Get("X-Request-Id"))
 	x.Endpoint = r.URL.Path
@@ -81,7 +83,9 @@ func (g *Gateway) fail(w http.ResponseWriter, x *exchange, err error) {
 		x.sent = true // Nobody reads: cut the connection in place of an answer.
 		return
 	case fault.AmbiguousRequest:
-		w.Header().Set("Connection", "close") // Who says two things in one request gets no second one in on this connection.
+		if !x.shared {
+			w.Header().Set("Connection", "close") // Who says two things in one request gets no second one in on this connection.
+		}
 	}
 	fault.Write(w, err)
 }

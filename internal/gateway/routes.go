@@ -44,7 +44,9 @@ func (g *Gateway) admit(h http.Header, r *http.Request) (route, error) {
 		if r.Method == http.MethodConnect {
 			h.Set("Allow", "GET, HEAD, POST")
 		}
-		h.Set("Connection", "close")
+		if r.ProtoMajor == 1 {
+			h.Set("Connection", "close")
+		}
 		return route{}, err
 	}
 	if unsureEnd(r) {

@@ -2,12 +2,14 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,5 +247,37 @@ func TestAClientThatLeavesWithinItsBodyIsRecordedAsGone(t *testing.T) {
 	_ = conn.Close()
 	if rec := h.closed(1); rec.StopReason != usage.StopClientGone || rec.Attempts != 0 {
 		t.Errorf("record %+v", rec)
+	}
+}
+
+// Over HTTP/2, "Connection: close" becomes a GOAWAY: behind a proxy, one client could end everybody's connection again and again.
+func TestARefusalEndsNoSharedConnection(t *testing.T) {
+	h := build(t, setting{}, "http://127.0.0.1:1")
+	var dials atomic.Int64
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	client := &http.Client{Transport: &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials.Add(1)
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}}
+	t.Cleanup(client.CloseIdleConnections)
+	for range 3 {
+		twice := h.request("/v1/chat/completions", `{"model":"m","model":"m","messages":[1]}`)
+		underscore := h.request("/v1/chat/completions", `{}`)
+		underscore.Header["x_api_key"] = []string{"other"}
+		for _, req := range []*http.Request{twice, underscore} {
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = body(t, resp)
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusBadRequest {
+				t.Error(resp.Status)
+			}
+		}
+	}
+	if n := dials.Load(); n != 1 {
+		t.Errorf("%d connections for one client", n)
 	}
 }

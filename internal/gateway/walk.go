@@ -67,7 +67,6 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		defer settle(reservation, x)
 
 		// 5 proxy: one backend after the other until the first byte; then the answer, with a tap on it.
-		x.Status, x.StopReason = 0, "" // Nobody knows yet.
 		g.Recorder.Open(&x.Record)
 		x.sent = true // Until the proxy says otherwise: should it panic, nobody knows how far the answer went.
 		out := g.Proxy.Forward(ctx, w, &proxy.Request{
