@@ -16,6 +16,7 @@ const (
 	maxWeight   = 1_000_000 // of one backend in one policy
 	maxTier     = 1_000
 	maxAttempts = 20
+	maxClamp    = 1<<31 - 1 // the largest number that a request's figures can have
 	maxTimeout  = 24 * time.Hour
 )
 
@@ -216,6 +217,28 @@ func (p *RoutingPolicy) check(f flaws) {
 		f.addf("stream.heartbeat", "stream.heartbeat is not available in this version: write 0s, or leave it out")
 	}
 	p.checkKeys(f)
+	p.Clamps.check(f)
+	p.Fields.check(f)
+}
+
+// check refuses a best_of below n: engines refuse the requests that it would make.
+func (c Clamps) check(f flaws) {
+	f.between("clamps.n", c.N, 0, maxClamp)
+	f.between("clamps.best_of", c.BestOf, 0, maxClamp)
+	f.between("clamps.max_tokens", c.MaxTokens, 0, maxClamp)
+	f.between("clamps.logprobs", c.Logprobs, 0, maxClamp)
+	f.between("clamps.prompts", c.Prompts, 0, maxClamp)
+	f.between("clamps.stops", c.Stops, 0, maxClamp)
+	if c.BestOf > 0 && (c.N == 0 || c.N > c.BestOf) {
+		f.addf("clamps.best_of", "clamps.best_of needs a clamps.n that is not above it: engines refuse a best_of below n")
+	}
+}
+
+func (o Fields) check(f flaws) {
+	permissions := []string{Allow, Refuse}
+	f.oneOf("fields.chat_template", o.ChatTemplate, permissions)
+	f.oneOf("fields.chat_template_kwargs", o.ChatTemplateKwargs, permissions)
+	f.oneOf("fields.remote_media", o.RemoteMedia, permissions)
 }
 
 // checkNames looks at every further name of the policy. Aliases and fallback models must be new names, each written once.

@@ -185,6 +185,8 @@ func (c *compiler) take(d Document, candidates []Candidate) {
 		Retry:             p.Retry,
 		FailoverThreshold: p.FailoverThreshold,
 		Stream:            p.Stream,
+		Clamps:            p.Clamps,
+		Fields:            p.Fields,
 		allow:             set(p.Keys.Allow),
 		deny:              set(p.Keys.Deny),
 	}

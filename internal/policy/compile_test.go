@@ -249,6 +249,17 @@ func TestProblemsTellWhetherAGoodVersionServes(t *testing.T) {
 	}
 }
 
+func TestRoutesCarryTheClamps(t *testing.T) {
+	table := Compile(Snapshot{Documents: read(t, backends("b")+"---\nkind: RoutingPolicy\nid: p\nmodel: m\naliases: [a]\nbackends: [{id: b}]\n"+
+		"clamps: {n: 2, max_tokens: 100}\nfields: {chat_template: allow}\n")}, nil)
+	for _, name := range []string{"m", "a"} {
+		route, found := table.Lookup("o", name, "k")
+		if !found || route.Clamps != (Clamps{N: 2, MaxTokens: 100}) || route.Fields != (Fields{Allow, Allow, Refuse}) {
+			t.Errorf("%s: %+v", name, route)
+		}
+	}
+}
+
 func TestRevisionIsTheSameInAnyOrder(t *testing.T) {
 	documents := manyPolicies(t, 50)
 	one := Compile(Snapshot{Documents: documents}, nil)

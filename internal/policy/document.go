@@ -31,6 +31,12 @@ const (
 // OnBreakError ends a stream whose backend died with an error event.
 const OnBreakError = "error"
 
+// What a policy can say of a field.
+const (
+	Allow  = "allow"
+	Refuse = "refuse"
+)
+
 // Backend describes one inference server.
 type Backend struct {
 	ID string `json:"id"`
@@ -80,6 +86,8 @@ type RoutingPolicy struct {
 	FailoverThreshold int         `json:"failover_threshold"`
 	Stream            StreamRules `json:"stream"`
 	Keys              KeyRules    `json:"keys,omitzero"`
+	Clamps            Clamps      `json:"clamps,omitzero"`
+	Fields            Fields      `json:"fields"`
 }
 
 // Candidate is one backend of a policy. A lower tier is used first; within a tier the weights share the traffic.
@@ -106,6 +114,30 @@ type StreamRules struct {
 type KeyRules struct {
 	Allow []string `json:"allow,omitempty"`
 	Deny  []string `json:"deny,omitempty"`
+}
+
+// Clamps are the upper bounds of one request, whatever the client asks for; 0 sets none.
+//
+// The first four lower the request's own number: n, best_of, the token bound under each of its names, and logprobs, top_logprobs and
+// prompt_logprobs. A chat that states no token bound gets MaxTokens as its own. The other two refuse a request that has more prompts
+// (inputs, for embeddings) or stop texts.
+type Clamps struct {
+	N         int `json:"n"`
+	BestOf    int `json:"best_of"`
+	MaxTokens int `json:"max_tokens"`
+	Logprobs  int `json:"logprobs"`
+	Prompts   int `json:"prompts"`
+	Stops     int `json:"stops"`
+}
+
+// Fields say, each with Allow or Refuse, what of a request may reach a backend.
+type Fields struct {
+	// ChatTemplate is a template of the client's own: code that the backend's template engine runs.
+	ChatTemplate string `json:"chat_template"`
+	// ChatTemplateKwargs are arguments for the model's template, such as enable_thinking. A template among them counts as ChatTemplate.
+	ChatTemplateKwargs string `json:"chat_template_kwargs"`
+	// RemoteMedia are URLs in messages, which the backend fetches from wherever the client says. data: URLs are always allowed.
+	RemoteMedia string `json:"remote_media"`
 }
 
 // NewBackend returns a Backend with every default filled in.
@@ -144,6 +176,11 @@ func (p *RoutingPolicy) fill() {
 	p.Retry = Retry{Attempts: 2, Backoff: Duration(100 * time.Millisecond)}
 	p.FailoverThreshold = 3
 	p.Stream = StreamRules{OnBreak: OnBreakError}
+	p.Fields.fill()
+}
+
+func (o *Fields) fill() {
+	*o = Fields{ChatTemplate: Refuse, ChatTemplateKwargs: Allow, RemoteMedia: Refuse}
 }
 
 func (c *Candidate) fill() { c.Weight = 100 }

@@ -44,6 +44,8 @@ retry: { attempts: 3, backoff: 50ms }
 failover_threshold: 5
 stream: { on_break: error, heartbeat: 0s }
 keys: { allow: [k1, k2], deny: [k3] }
+clamps: { n: 4, best_of: 5, max_tokens: 8192, logprobs: 20, prompts: 64, stops: 16 }
+fields: { chat_template: allow, chat_template_kwargs: refuse, remote_media: allow }
 `
 
 func TestParseReadsEveryField(t *testing.T) {
@@ -70,6 +72,8 @@ func TestParseReadsEveryField(t *testing.T) {
 			Retry:    Retry{Attempts: 3, Backoff: Duration(50 * time.Millisecond)},
 			Stream:   StreamRules{OnBreak: "error"},
 			Keys:     KeyRules{Allow: []string{"k1", "k2"}, Deny: []string{"k3"}},
+			Clamps:   Clamps{N: 4, BestOf: 5, MaxTokens: 8192, Logprobs: 20, Prompts: 64, Stops: 16},
+			Fields:   Fields{ChatTemplate: Allow, ChatTemplateKwargs: Refuse, RemoteMedia: Allow},
 		}},
 	}
 	if diff := cmp.Diff(want, documents, sameDocuments); diff != "" {
@@ -79,12 +83,14 @@ func TestParseReadsEveryField(t *testing.T) {
 
 func TestParseFillsDefaultsAlsoForNull(t *testing.T) {
 	documents, problems := Parse("f", []byte("kind: Backend\nid: b\nurl: http://h\nengine:\ntimeouts: ~\nlabels: null\n---\n"+
-		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: b}]\nretry: {attempts: 1}\n"))
+		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: b}]\nretry: {attempts: 1}\nclamps: {n:, prompts: 2}\nfields: {chat_template_kwargs: refuse}\n"))
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	policy := NewRoutingPolicy("p", "m", "b")
 	policy.Retry.Attempts = 1
+	policy.Clamps.Prompts = 2
+	policy.Fields = Fields{ChatTemplate: Refuse, ChatTemplateKwargs: Refuse, RemoteMedia: Refuse}
 	backend := NewBackend("b", "http://h")
 	want := []Document{{Backend: &backend, File: "f", Line: 1}, {Policy: &policy, File: "f", Line: 8}}
 	if diff := cmp.Diff(want, documents, sameDocuments); diff != "" {
@@ -188,6 +194,22 @@ func TestParseNamesEveryProblemWithItsPlace(t *testing.T) {
 			`f:5:20: RoutingPolicy p: stream.on_break: resuming a broken stream is not available in this version: write error, or leave it out`,
 			`f:5:28: RoutingPolicy p: stream.continuation is not available in this version: leave it out`,
 			`f:5:59: RoutingPolicy p: stream.heartbeat is not available in this version: write 0s, or leave it out`,
+		}},
+		{"clamps", policyWith("clamps: {n: -1, max_tokens: 2147483648, logprobs: '5', stop: 4, prompts: -1, stops: 1.5}"), []string{
+			`f:5:13: RoutingPolicy p: clamps.n must be between 0 and 2147483647`,
+			`f:5:29: RoutingPolicy p: clamps.max_tokens must be between 0 and 2147483647`,
+			`f:5:51: RoutingPolicy p: clamps.logprobs must be a whole decimal number`,
+			`f:5:56: RoutingPolicy p: unknown field "stop" in clamps; did you mean stops?`,
+			`f:5:74: RoutingPolicy p: clamps.prompts must be between 0 and 2147483647`,
+			`f:5:85: RoutingPolicy p: clamps.stops must be a whole decimal number`,
+		}},
+		{"a best_of below n", policyWith("clamps: {n: 5, best_of: 4}"), []string{`f:5:25: RoutingPolicy p: clamps.best_of needs a clamps.n that is not above it: engines refuse a best_of below n`}},
+		{"a best_of without n", policyWith("clamps: {best_of: 4}"), []string{`f:5:19: RoutingPolicy p: clamps.best_of needs a clamps.n that is not above it: engines refuse a best_of below n`}},
+		{"fields", policyWith("fields: {chat_template: yes, chat_template_kwargs: true, remote_media: refused, tools: allow}"), []string{
+			`f:5:25: RoutingPolicy p: fields.chat_template must be one of allow, refuse`,
+			`f:5:52: RoutingPolicy p: fields.chat_template_kwargs must be text: put it in quotes`,
+			`f:5:72: RoutingPolicy p: fields.remote_media must be one of allow, refuse; did you mean refuse?`,
+			`f:5:81: RoutingPolicy p: unknown field "tools" in fields`,
 		}},
 		{"tls", backendWith(`tls: {ca: "-----BEGIN CERTIFICATE-----", cert: file:/x, server_name: "a b"}`), []string{
 			`f:4:6: Backend b: tls is only for a backend whose url begins with https://`,

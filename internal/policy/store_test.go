@@ -329,6 +329,19 @@ func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
 	}
 }
 
+func TestALastGoodPolicyOfAnOlderVersionGetsTheDefaultsForItsFields(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	must(t, saveLastGood(path, []byte(`[{"policy":{"id":"old","model":"m","backends":[{"id":"b","weight":1,"tier":0}]}},`+
+		`{"policy":{"id":"new","model":"n","backends":[{"id":"b","weight":1,"tier":0}],"clamps":{"n":1},"fields":{"chat_template":"allow","remote_media":"perhaps"}}}]`), time.Now()))
+	snapshot, _, err := readLastGood(path)
+	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 1 || !strings.Contains(snapshot.Problems[0].Message, "fields.remote_media") {
+		t.Fatal(snapshot, err)
+	}
+	if got, want := *snapshot.Documents[0].Policy, NewRoutingPolicy("old", "m"); got.Clamps != (Clamps{}) || got.Fields != want.Fields {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestStoreCarriesOnWhenTheLastGoodFileCannotBeWritten(t *testing.T) {
 	parent := filepath.Join(t.TempDir(), "file")
 	put(t, parent, "")

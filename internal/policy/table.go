@@ -20,6 +20,9 @@ type Route struct {
 	Retry             Retry
 	FailoverThreshold int
 	Stream            StreamRules
+	// Clamps and Fields hold for the request as a whole, also where a fallback model answers it.
+	Clamps Clamps
+	Fields Fields
 
 	allow, deny map[string]struct{}
 }
