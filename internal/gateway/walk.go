@@ -55,6 +55,9 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 			return g.hint(err, table, principal)
 		}
 		x.Policy, x.PolicyRevision = decided.Policy, decided.Revision
+		if err := scanned.Clamp(clamps(decided.Route)); err != nil { // From here on, scanned is what the policy leaves of it.
+			return err
+		}
 
 		// 4 limit: may it be spent?
 		reservation, err := g.Limiter.Reserve(ctx, limit.Ask{
