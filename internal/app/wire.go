@@ -123,12 +123,13 @@ func (a *App) wire(opts Options) error {
 			ExposeBackend: c.Server.ExposeBackend,
 			WriteTimeout:  c.Server.WriteTimeout,
 		}),
-		Components:  a.components,
-		Draining:    a.draining.Load,
-		Version:     opts.Version,
-		MaxBody:     c.Server.MaxBody,
-		BodyTimeout: c.Server.BodyTimeout,
-		Hints:       opts.Hints,
+		Components:   a.components,
+		Draining:     a.draining.Load,
+		Version:      opts.Version,
+		MaxBody:      c.Server.MaxBody,
+		BodyTimeout:  c.Server.BodyTimeout,
+		WriteTimeout: c.Server.WriteTimeout,
+		Hints:        opts.Hints,
 	})
 	a.server = a.httpServer()
 	return a.listen(opts.Hints)

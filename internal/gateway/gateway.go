@@ -53,6 +53,8 @@ type Options struct {
 	MaxBody int64
 	// BodyTimeout is how long a client may take to send its body.
 	BodyTimeout time.Duration
+	// WriteTimeout is how long a client may take to read an answer of the router's own. The proxy has its own limit for a backend's.
+	WriteTimeout time.Duration
 	// Hints makes refusals name the models and keys that would work. For development alone.
 	Hints bool
 }

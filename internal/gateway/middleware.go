@@ -40,14 +40,26 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	found, err := g.admit(w.Header(), r)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
+	if found.method != http.MethodPost {
+		g.limitReading(w)
+	}
 	if err == nil {
 		err = found.handle(w, r, x)
 	}
 	if err != nil {
+		g.limitReading(w) // The time that went by until here was not the client's.
 		g.fail(w, x, err)
 	}
 	if err != nil && x.sent {
 		panic(http.ErrAbortHandler) // Cuts the connection, so that no client takes the fragment for a whole answer.
+	}
+}
+
+// limitReading bounds the writing of an answer of our own: a client that asks and asks and never reads must not keep its connection.
+// net/http lifts the limit when the answer is out. A backend's answer is the proxy's to limit.
+func (g *Gateway) limitReading(w http.ResponseWriter) {
+	if g.WriteTimeout > 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadGrace + g.WriteTimeout)) // Not every writer has deadlines; then there is none.
 	}
 }
 
