@@ -73,7 +73,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		g.Recorder.Open(&x.Record)
 		x.sent = true // Until the proxy says otherwise: should it panic, nobody knows how far the answer went.
 		out := g.Proxy.Forward(ctx, w, &proxy.Request{
-			Path: x.Endpoint, Kind: kind, Scanned: scanned, Body: body, Header: r.Header, HTTP2: r.ProtoMajor == 2,
+			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body, Header: r.Header, HTTP2: r.ProtoMajor == 2,
 			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff),
 			Checkpoint: func(used wire.Usage) {
 				g.Recorder.Checkpoint(x.RequestID, usage.Progress{CompletionTokens: used.Completion, UsageSource: used.Source})

@@ -3,9 +3,9 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
-	"slices"
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -22,15 +22,15 @@ const (
 // answer copies a plain JSON answer. Up to holdAnswer it is read whole before its first byte is sent.
 func (f *flight) answer(ctx context.Context, resp *http.Response, body io.Reader) result {
 	var tap wire.Answer
-	held := make([]byte, 0, initialHold(resp.ContentLength))
+	held := wire.Borrow(initialHold(resp.ContentLength))
+	defer held.Release()
 	for {
-		var err error
-		if held, err = readMore(body, held); err != nil && !errors.Is(err, io.EOF) {
+		if err := readMore(body, held); err != nil && !errors.Is(err, io.EOF) {
 			return classify(ctx, err)
 		} else if err != nil {
-			return f.wholeAnswer(resp, held, &tap)
+			return f.wholeAnswer(resp, held.B, &tap)
 		}
-		if len(held) >= holdAnswer {
+		if len(held.B) >= holdAnswer {
 			return f.longAnswer(ctx, resp, body, held, &tap)
 		}
 	}
@@ -43,12 +43,13 @@ func initialHold(length int64) int {
 	return readChunk
 }
 
-func readMore(body io.Reader, held []byte) ([]byte, error) {
-	if len(held) == cap(held) {
-		held = slices.Grow(held, max(readChunk, cap(held)))
+func readMore(body io.Reader, held *wire.Buffer) error {
+	if len(held.B) == cap(held.B) {
+		held.Grow(2 * cap(held.B))
 	}
-	n, err := body.Read(held[len(held):cap(held)])
-	return held[:len(held)+n], err //nolint:wrapcheck // io.EOF must stay io.EOF.
+	n, err := body.Read(held.B[len(held.B):cap(held.B)])
+	held.B = held.B[:len(held.B)+n]
+	return err //nolint:wrapcheck // io.EOF must stay io.EOF.
 }
 
 // wholeAnswer sends an answer that has arrived completely, if it is one.
@@ -61,7 +62,7 @@ func (f *flight) wholeAnswer(resp *http.Response, held []byte, tap *wire.Answer)
 		return result{
 			health: fleet.Result{Kind: fleet.Failed}, next: true,
 			err: fault.New(fault.BackendError, "the backend reported an error in place of an answer; retry in a moment").
-				WithCause(errors.New(string(held[:min(len(held), 256)]))),
+				WithCause(fmt.Errorf("an error object of %d bytes in an answer of status %d", len(held), resp.StatusCode)),
 		}
 	}
 	f.out.Usage, _ = tap.Usage()
@@ -74,17 +75,17 @@ func (f *flight) wholeAnswer(resp *http.Response, held []byte, tap *wire.Answer)
 }
 
 // longAnswer sends an answer that is too long to be held back. From here a break can only end in an aborted connection.
-func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Reader, held []byte, tap *wire.Answer) result {
+func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Reader, held *wire.Buffer, tap *wire.Answer) result {
 	f.commit(resp, resp.ContentLength)
 	for {
-		_, _ = tap.Write(held)
-		if err := f.write(held); err != nil {
+		_, _ = tap.Write(held.B)
+		if err := f.write(held.B); err != nil {
 			return f.clientGone(err)
 		}
-		var err error
-		if held, err = readMore(body, held[:0]); errors.Is(err, io.EOF) {
-			_, _ = tap.Write(held)
-			if werr := f.write(held); werr != nil {
+		held.B = held.B[:0]
+		if err := readMore(body, held); errors.Is(err, io.EOF) {
+			_, _ = tap.Write(held.B)
+			if werr := f.write(held.B); werr != nil {
 				return f.clientGone(werr)
 			}
 			break
@@ -100,13 +101,19 @@ func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Re
 	return result{health: fleet.Result{Kind: fleet.Served}}
 }
 
-// passRefusal hands a backend's own 4xx about the request to the client, as it is. It is not held against the backend.
-func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.Reader) result {
+// passRefusal hands a backend's own 4xx about the request to the client, as it is. It is not held against the backend, and
+// no other backend is asked: it would say the same.
+func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.Reader, withKey bool) result {
 	content, err := io.ReadAll(io.LimitReader(body, maxRefusal))
-	if err != nil && ctx.Err() != nil {
+	if err != nil && left(ctx) != nil && fault.CodeOf(context.Cause(ctx)) != fault.BackendTimeout {
 		return classify(ctx, err)
 	} else if err != nil {
-		return protocolError("the backend broke off in the middle of an error message; retry in a moment", err)
+		broken := protocolError("the backend refused the request, and broke off in the middle of saying why", err)
+		broken.health, broken.next = fleet.Result{Kind: fleet.Neutral}, false
+		return broken
+	}
+	if withKey && resp.StatusCode == http.StatusForbidden && aboutCredential(content) {
+		return result{health: fleet.Result{Kind: fleet.Neutral}, err: credentialsRejected(), next: true}
 	}
 	f.commit(resp, int64(len(content)))
 	if err := f.write(content); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -39,11 +40,11 @@ func (f *flight) attempt(ctx context.Context, choice fleet.Choice) result {
 
 	body := &timedBody{flight: f, body: resp.Body, clock: clock, gap: limits.BetweenBytes}
 	f.out.Waited += time.Since(sent)
-	if refused, over := refusal(resp, backend, body); over {
+	if refused, over := refusal(resp); over {
 		return refused
 	}
 	if resp.StatusCode >= http.StatusBadRequest {
-		return f.passRefusal(ctx, resp, body)
+		return f.passRefusal(ctx, resp, body, backend.Spec().APIKey != "")
 	}
 	switch {
 	case f.req.Scanned.Stream && isEventStream(resp.Header):
@@ -96,15 +97,58 @@ func (f *flight) expected(engine string) int {
 
 func (f *flight) outgoing(ctx context.Context, backend *fleet.Backend, body wire.Body) *http.Request {
 	target := backend.URL(f.req.Path)
-	req := &http.Request{
+	sending := &outgoingBody{body: body, reader: body.Reader()}
+	f.sending = append(f.sending, sending)
+	return (&http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header:        f.outgoingHeader(backend),
-		Body:          body.Reader(),
-		GetBody:       func() (io.ReadCloser, error) { return body.Reader(), nil },
+		Body:          sending,
+		GetBody:       sending.again,
 		ContentLength: body.Len(),
+	}).WithContext(ctx)
+}
+
+// outgoingBody is the request's body on its way to one backend. It knows when the transport is done with it: http.Transport
+// may go on reading after the answer has come.
+type outgoingBody struct {
+	body   wire.Body
+	reader io.ReadCloser
+	copies atomic.Bool // the transport began anew with another reader
+	closed atomic.Bool
+}
+
+func (b *outgoingBody) Read(p []byte) (int, error) {
+	return b.reader.Read(p) //nolint:wrapcheck // io.EOF must stay io.EOF.
+}
+
+// WriteTo lets a transport write the pieces of the body without a copy.
+func (b *outgoingBody) WriteTo(w io.Writer) (int64, error) {
+	if direct, ok := b.reader.(io.WriterTo); ok {
+		return direct.WriteTo(w) //nolint:wrapcheck // As Read.
 	}
-	return req.WithContext(ctx)
+	return io.Copy(w, b.reader) //nolint:wrapcheck // As Read.
+}
+
+func (b *outgoingBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
+
+// again is the request's GetBody. A reader that was given out so is not followed: the body's memory is left to the collector.
+func (b *outgoingBody) again() (io.ReadCloser, error) {
+	b.copies.Store(true)
+	return b.body.Reader(), nil
+}
+
+// bodyFree reports whether every transport is done with the body.
+func (f *flight) bodyFree() bool {
+	for _, b := range f.sending {
+		if !b.closed.Load() || b.copies.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // timedBody reads a backend's answer under the gap limit and remembers how long it waited.

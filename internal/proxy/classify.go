@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -18,9 +18,6 @@ import (
 
 // maxRefusal bounds how much of a backend's error body is read, in bytes.
 const maxRefusal = 1 << 20
-
-// excerptWait bounds the wait for the reason behind a backend's failure: the next backend is not kept waiting for a log line.
-const excerptWait = 100 * time.Millisecond
 
 // classify judges an error of the connection to a backend, in the order: the client left, a limit passed, no connection, anything else.
 // ctx is the attempt's: its cause tells a limit of ours from the client's departure.
@@ -48,12 +45,13 @@ func classify(ctx context.Context, err error) result {
 }
 
 // refusal judges the status of an answer. over is false when the answer is one for the client.
-func refusal(resp *http.Response, backend *fleet.Backend, body *timedBody) (res result, over bool) {
+//
+// The body of a refusal stays unread: engines repeat the prompt in it, which belongs into no log.
+func refusal(resp *http.Response) (res result, over bool) {
 	status := resp.StatusCode
 	fail := func(kind fleet.Kind, e *fault.Error) (result, bool) {
 		wait := retryAfter(resp.Header, time.Now())
-		body.gap = min(body.gap, excerptWait)
-		e.Cause = errors.New("the backend " + backend.ID() + " answered " + strconv.Itoa(status) + ": " + excerpt(body))
+		e.Cause = fmt.Errorf("status %d with %q of %d bytes", status, resp.Header.Get("Content-Type"), resp.ContentLength)
 		return result{health: fleet.Result{Kind: kind, RetryAfter: wait}, err: e, next: true}, true
 	}
 	switch {
@@ -63,10 +61,8 @@ func refusal(resp *http.Response, backend *fleet.Backend, body *timedBody) (res 
 		return fail(fleet.Saturated, e)
 	case status >= http.StatusInternalServerError:
 		return fail(fleet.Failed, fault.Newf(fault.BackendError, "the backend failed with status %d; retry in a moment", status))
-	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired,
-		status == http.StatusForbidden && backend.Spec().APIKey != "":
-		return fail(fleet.CredentialsRejected, fault.New(fault.BackendCredentialsRejected,
-			"the backend refuses this router's own credential; your key is fine, the operator must mend the backend's api_key"))
+	case status == http.StatusUnauthorized || status == http.StatusProxyAuthRequired:
+		return fail(fleet.CredentialsRejected, credentialsRejected())
 	case status >= http.StatusBadRequest:
 		return result{}, false
 	case status < http.StatusOK || status >= http.StatusMultipleChoices:
@@ -86,7 +82,11 @@ func protocolError(what string, cause error) result {
 }
 
 func isEventStream(h http.Header) bool {
-	mediaType, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	value := h.Get("Content-Type")
+	if value == "application/json" { // What nearly every answer says needs no parser.
+		return false
+	}
+	mediaType, _, err := mime.ParseMediaType(value)
 	return err == nil && mediaType == "text/event-stream"
 }
 
@@ -102,8 +102,21 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-// excerpt is the beginning of a backend's error body, on one line, for the log.
-func excerpt(body io.Reader) string {
-	head, _ := io.ReadAll(io.LimitReader(body, 256)) // What could be read is enough for a log line.
-	return string(bytes.Join(bytes.Fields(head), []byte{' '}))
+func credentialsRejected() *fault.Error {
+	return fault.New(fault.BackendCredentialsRejected,
+		"the backend refuses this router's own credential; your key is fine, the operator must mend the backend's api_key")
+}
+
+// credentialWords are what services write into a 403 that is about the key, and not about the request's content.
+var credentialWords = [...]string{"api key", "api_key", "apikey", "credential", "authentication", "unauthorized", "permission"}
+
+// aboutCredential reports whether the body of a 403 speaks of the key that it was sent with: the router's.
+func aboutCredential(content []byte) bool {
+	content = bytes.ToLower(content)
+	for _, word := range credentialWords {
+		if bytes.Contains(content, []byte(word)) {
+			return true
+		}
+	}
+	return false
 }

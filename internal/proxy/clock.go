@@ -31,7 +31,8 @@ func (p phase) String() string {
 type clock struct {
 	timer *time.Timer
 	total time.Duration
-	end   time.Time // of the whole attempt
+	end   time.Time // of the whole attempt; it moves on while the clock rests
+	since time.Time // when the clock was put to rest; zero while it runs
 
 	phase atomic.Int32 // read by the timer's goroutine, as is limit
 	limit atomic.Int64 // nanoseconds
@@ -50,6 +51,10 @@ func newClock(cancel context.CancelCauseFunc, total time.Duration) *clock {
 
 // arm starts the limit of a phase, or of the whole attempt if that ends sooner.
 func (c *clock) arm(limit time.Duration, p phase) {
+	if !c.since.IsZero() {
+		c.end = c.end.Add(time.Since(c.since))
+		c.since = time.Time{}
+	}
 	wait := limit
 	if rest := time.Until(c.end); rest < limit {
 		wait, limit, p = max(rest, 0), c.total, phaseTotal
@@ -59,5 +64,8 @@ func (c *clock) arm(limit time.Duration, p phase) {
 	c.timer.Reset(wait)
 }
 
-// rest stops the limit: while we wait for the client, not for the backend, and at the end.
-func (c *clock) rest() { c.timer.Stop() }
+// rest stops all limits, the total too: while we wait for the client, not for the backend, and at the end.
+func (c *clock) rest() {
+	c.timer.Stop()
+	c.since = time.Now()
+}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -10,19 +9,29 @@ import (
 	"github.com/ai-aas/api-router/internal/fleet"
 )
 
+// Header values that never change. net/http reads them and changes none.
+var (
+	valueJSON     = []string{"application/json"}
+	valueStream   = []string{"text/event-stream"}
+	valueIdentity = []string{"identity"}
+	valueNoCache  = []string{"no-cache"}
+	valueNo       = []string{"no"}
+	valueDecision = map[string][]string{DecisionPrimary: {DecisionPrimary}, DecisionFailover: {DecisionFailover}}
+)
+
 // traceHeaders are the only headers of the client that a backend sees. Baggage, cookies and credentials are not among them.
 var traceHeaders = [...]string{"Traceparent", "Tracestate"}
 
 func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 	h := make(http.Header, 8)
-	h["Content-Type"] = []string{"application/json"}
-	h["Accept-Encoding"] = []string{"identity"}
-	h["User-Agent"] = []string{f.opts.UserAgent}
-	h["X-Request-Id"] = []string{f.req.RequestID}
+	h["Content-Type"] = valueJSON
+	h["Accept-Encoding"] = valueIdentity
+	h["User-Agent"] = f.value(valueAgent, f.opts.UserAgent)
+	h["X-Request-Id"] = f.value(valueRequestID, f.req.RequestID)
 	if f.req.Scanned.Stream {
-		h["Accept"] = []string{"text/event-stream"}
+		h["Accept"] = valueStream
 	} else {
-		h["Accept"] = []string{"application/json"}
+		h["Accept"] = valueJSON
 	}
 	for _, name := range traceHeaders {
 		if v := f.req.Header[name]; len(v) == 1 {
@@ -33,33 +42,58 @@ func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 	return h
 }
 
+// The places of header values in flight.values: one piece of memory for all of them.
+const (
+	valueAgent = iota
+	valueRequestID
+	valueLength
+	valueBackend
+	valueAttempts
+	valueTiming
+	valueCount
+)
+
+func (f *flight) value(at int, text string) []string {
+	f.values[at] = text
+	return f.values[at : at+1 : at+1]
+}
+
 // commit writes the head of the answer. After it, Sent is true and no other backend can be tried.
 // length is the size of the body in bytes, -1 when it is not known.
 func (f *flight) commit(resp *http.Response, length int64) {
 	h := f.w.Header()
 	for name, values := range resp.Header {
-		if name == "Content-Type" || strings.HasPrefix(name, "Openai-") && name != "Openai-Organization" && name != "Openai-Project" {
+		if name == "Content-Type" || name == "Content-Encoding" || strings.HasPrefix(name, "Openai-") && name != "Openai-Organization" && name != "Openai-Project" {
 			h[name] = values // The account at a public service is the operator's, and not the client's business.
 		}
 	}
 	if length >= 0 {
-		h.Set("Content-Length", strconv.FormatInt(length, 10))
+		h["Content-Length"] = f.value(valueLength, strconv.FormatInt(length, 10))
 	}
 	if isEventStream(resp.Header) {
-		h.Set("Cache-Control", "no-cache")
-		h.Set("X-Accel-Buffering", "no") // Reverse proxies in front of us must not hold events back.
+		h["Cache-Control"] = valueNoCache
+		h["X-Accel-Buffering"] = valueNo // Reverse proxies in front of us must not hold events back.
 	}
 	if f.opts.ExposeBackend {
-		h.Set("X-Routing-Backend", f.out.Backend)
+		h["X-Routing-Backend"] = f.value(valueBackend, f.out.Backend)
 	}
-	h.Set("X-Routing-Decision", f.out.Decision)
-	h.Set("X-Routing-Attempts", strconv.Itoa(f.out.Attempts))
+	h["X-Routing-Decision"] = valueDecision[f.out.Decision]
+	h["X-Routing-Attempts"] = f.value(valueAttempts, strconv.Itoa(f.out.Attempts))
 	now := time.Now()
-	own := now.Sub(f.req.Received) - f.out.Waited
-	h.Set("Server-Timing", fmt.Sprintf("router;dur=%.2f, queue;dur=0, backend;dur=%.2f", millis(own), millis(f.out.Waited)))
+	h["Server-Timing"] = f.value(valueTiming, timing(now.Sub(f.req.Received)-f.out.Waited, f.out.Waited))
 	f.out.Sent, f.out.Status, f.out.FirstByte = true, resp.StatusCode, now
 	f.w.WriteHeader(resp.StatusCode)
 	f.lease.FirstByte()
+}
+
+// timing is the value of the Server-Timing header, in milliseconds.
+func timing(own, waited time.Duration) string {
+	b := make([]byte, 0, 64)
+	b = append(b, "router;dur="...)
+	b = strconv.AppendFloat(b, millis(own), 'f', 2, 64)
+	b = append(b, ", queue;dur=0, backend;dur="...)
+	b = strconv.AppendFloat(b, millis(waited), 'f', 2, 64)
+	return string(b)
 }
 
 func millis(d time.Duration) float64 { return float64(max(d, 0)) / float64(time.Millisecond) }

@@ -52,6 +52,8 @@ type Request struct {
 	// Path is the constant path that the backend gets, for example /v1/chat/completions.
 	Path string
 	Kind wire.Kind
+	// Model is the public name that was planned for; a choice for another one is a fallback.
+	Model string
 	// Scanned is what the scanner read in Body.
 	Scanned wire.Request
 	Body    []byte
@@ -85,6 +87,10 @@ type Outcome struct {
 	FirstByte    time.Time     // zero when no byte was sent
 	Waited       time.Duration // spent waiting for backends
 	BytesOut     int64
+	// Failures say why each backend that was tried before the last one did not answer.
+	Failures []*fault.Error
+	// BodyFree says that no connection reads the request's body any more, so that its memory may be used again.
+	BodyFree bool
 }
 
 // Forward tries backends from picker until one answers, and copies that answer to w.
@@ -96,18 +102,28 @@ func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request
 		opts: &p.opts, w: w, client: http.NewResponseController(w), req: req,
 		out: Outcome{Decision: DecisionPrimary, Stop: usage.StopBackendError},
 	}
+	f.run(ctx, picker)
+	f.out.Failures, f.out.BodyFree = f.failures, f.bodyFree()
+	return f.out
+}
+
+// run is the loop over the backends.
+func (f *flight) run(ctx context.Context, picker Picker) {
 	for {
 		choice, err := picker.Next()
 		if err != nil {
 			f.exhausted(err)
-			return f.out
+			return
+		}
+		if choice.Public != f.req.Model { // A fallback model answers in place of the one that was asked for.
+			f.out.Decision = DecisionFailover
 		}
 		if f.out.Attempts > 0 {
 			f.out.Decision = DecisionFailover
 			if err := f.pause(ctx); err != nil {
 				choice.Lease.Done(fleet.Result{Kind: fleet.Neutral})
 				f.fail(err)
-				return f.out
+				return
 			}
 		}
 		f.out.Attempts++
@@ -115,11 +131,11 @@ func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request
 		res := f.attempt(ctx, choice)
 		choice.Lease.Done(res.health)
 		if res.err == nil {
-			return f.out
+			return
 		}
 		if f.out.Sent || !res.next {
 			f.fail(res.err)
-			return f.out
+			return
 		}
 		f.failures = append(f.failures, fault.From(res.err))
 	}
@@ -134,8 +150,10 @@ type flight struct {
 	out    Outcome
 	lease  *fleet.Lease // of the attempt under way
 
-	failures   []*fault.Error // why each earlier backend did not answer
-	deadlineAt time.Time      // when the client's write deadline was last moved; zero while there is none
+	failures   []*fault.Error  // why each earlier backend did not answer
+	sending    []*outgoingBody // the body on its way to each backend that was tried
+	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
+	values     [valueCount]string
 }
 
 // result is how one attempt ended.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -19,6 +20,9 @@ const (
 	holdEvents = 64
 	holdBytes  = 64 << 10
 )
+
+// streamBuffer is what an open stream holds for its events, in bytes. A larger event takes memory of its own while it passes.
+const streamBuffer = 4 << 10
 
 // A running stream is noted in the usage log this often.
 const (
@@ -45,7 +49,9 @@ type relay struct {
 
 // stream copies a backend's events to the client until [DONE].
 func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBody, tap *wire.Tap) result {
-	r := &relay{flight: f, tap: tap, events: wire.NewEvents(body, nil), noted: time.Now()}
+	buffer := wire.Borrow(streamBuffer)
+	defer buffer.Release()
+	r := &relay{flight: f, tap: tap, events: wire.NewEvents(body, buffer.B), noted: time.Now()}
 	defer r.settle()
 	for {
 		event, err := r.events.Next()
@@ -163,5 +169,6 @@ func (r *relay) settle() {
 }
 
 func reported(e *wire.StreamError) error {
-	return fault.New(fault.BackendError, "the backend reported an error in place of an answer; retry in a moment").WithCause(e)
+	return fault.New(fault.BackendError, "the backend reported an error in place of an answer; retry in a moment").
+		WithCause(fmt.Errorf("an error event of type %.40q, code %.40q", e.Type, e.Code)) // Its message may repeat the prompt.
 }

@@ -1,0 +1,117 @@
+package gateway_test
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/limit"
+	"github.com/ai-aas/api-router/internal/plan"
+	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/upstream"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+// canned is the edge of the network: every request gets the same bytes, without a connection.
+type canned struct {
+	contentType string
+	content     []byte
+	length      int64
+}
+
+func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	return &http.Response{
+		StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, ContentLength: c.length,
+		Header: http.Header{"Content-Type": {c.contentType}}, Body: io.NopCloser(bytes.NewReader(c.content)), Request: r,
+	}, nil
+}
+
+func (*canned) CloseIdleConnections() {}
+
+// sink is a client that takes everything.
+type sink struct {
+	header http.Header
+	status int
+}
+
+func (s *sink) Header() http.Header         { return s.header }
+func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
+func (s *sink) WriteHeader(status int)      { s.status = status }
+func (s *sink) Flush()                      {}
+
+// null is a sink for records that keeps none: what encoding them costs is still counted.
+type null struct{ io.Writer }
+
+func (null) Reopen() error { return nil }
+func (null) Close() error  { return nil }
+
+// BenchmarkWalk measures a whole request but for the two connections: what the router's own code costs.
+func BenchmarkWalk(b *testing.B) {
+	large := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("All work and no play. ", 18000) + `"}]}`
+	events := opening + strings.Repeat(delta("word "), 300) + finish + used + done
+	for name, tc := range map[string]struct {
+		request string
+		answer  canned
+	}{
+		"plain 1KB":         {chat[:len(chat)-4] + strings.Repeat("x", 940) + chat[len(chat)-4:], canned{"application/json", []byte(odd), int64(len(odd))}},
+		"plain 400KB":       {large, canned{"application/json", []byte(odd), int64(len(odd))}},
+		"stream 300 events": {streamChat, canned{"text/event-stream", []byte(events), -1}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			log := slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			pool := fleet.New(fleet.Options{Logger: log, Transport: func(fleet.Spec) (upstream.Transport, error) { return &tc.answer, nil }})
+			if err := pool.Apply([]fleet.Spec{{ID: "b0", URL: "http://127.0.0.1:1", Engine: fleet.EngineVLLM, Timeouts: fleet.Timeouts{
+				Connect: time.Second, FirstByte: time.Minute, BetweenBytes: time.Minute, Total: time.Minute,
+			}}}); err != nil {
+				b.Fatal(err)
+			}
+			table := policy.Compile(policy.Snapshot{Documents: documents(b)}, nil)
+			door := gateway.New(gateway.Options{
+				Logger: log, Keys: auth.Chain(auth.Development{}), Table: func() *policy.Table { return table },
+				Decider: &plan.Decider{Fleet: pool}, Limiter: limit.Unlimited{}, Proxy: proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true}),
+				Recorder: usage.NewRecorder(log, null{io.Discard}), MaxBody: 1 << 20,
+			})
+			target, err := url.Parse("/v1/chat/completions")
+			if err != nil {
+				b.Fatal(err)
+			}
+			header := http.Header{"X-Api-Key": {key}, "Content-Type": {"application/json"}}
+			body := strings.NewReader(tc.request)
+			client := &sink{header: http.Header{}}
+			b.ReportAllocs()
+			b.SetBytes(int64(len(tc.request)))
+			for b.Loop() {
+				body.Reset(tc.request)
+				r := &http.Request{
+					Method: http.MethodPost, URL: target, Header: header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+					Body: io.NopCloser(body), ContentLength: int64(len(tc.request)), Host: "localhost",
+					RequestURI: target.Path,
+				}
+				client.status = 0
+				clear(client.header)
+				if door.ServeHTTP(client, r); client.status != http.StatusOK {
+					b.Fatal("status ", client.status)
+				}
+			}
+		})
+	}
+}
+
+func documents(tb testing.TB) []policy.Document {
+	tb.Helper()
+	parsed, problems := policy.Parse("bench.yaml", []byte("kind: Backend\nid: b0\nurl: http://127.0.0.1:1\n---\nkind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{ id: b0 }]\n"))
+	if len(problems) > 0 {
+		tb.Fatal(problems)
+	}
+	return parsed
+}
