@@ -33,6 +33,7 @@ type Config struct {
 	Identity struct{ DevelopmentKeys bool }
 	Usage    struct{ Sinks []Sink }
 	Server   struct {
+		BodyMemory    int64 // bytes
 		MaxBody       int64 // bytes
 		HeaderTimeout time.Duration
 		BodyTimeout   time.Duration
@@ -121,6 +122,10 @@ var settings = []setting{
 		func(c *Config) value { return (*sinks)(&c.Usage.Sinks) },
 	},
 	{
+		"server.body_memory", "", "The memory for the bodies of all requests together; a request beyond it is answered 429 `queue_full`. Under a memory limit it is at most half of that.",
+		func(c *Config) value { return size{&c.Server.BodyMemory, 1 << 20, 1 << 40} },
+	},
+	{
 		"server.max_body", "", "The largest request body that is accepted, up to 1GiB; larger ones are answered 413.",
 		func(c *Config) value { return size{&c.Server.MaxBody, 1 << 10, 1 << 30} },
 	},
@@ -166,6 +171,7 @@ func Default() Config {
 	c.Policy.Source = "file"
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood
+	c.Server.BodyMemory = 512 << 20
 	c.Server.MaxBody = 64 << 20
 	c.Server.HeaderTimeout = 10 * time.Second
 	c.Server.BodyTimeout = 60 * time.Second

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -127,6 +128,7 @@ func (a *App) wire(opts Options) error {
 		Draining:     a.draining.Load,
 		Version:      opts.Version,
 		MaxBody:      c.Server.MaxBody,
+		BodyMemory:   min(c.Server.BodyMemory, debug.SetMemoryLimit(-1)/2),
 		BodyTimeout:  c.Server.BodyTimeout,
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,

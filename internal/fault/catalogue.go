@@ -22,6 +22,7 @@ const (
 	RequestTimeout       Code = "request_timeout"
 	RequestTooLarge      Code = "request_too_large"
 	UnsupportedMediaType Code = "unsupported_media_type"
+	QueueFull            Code = "queue_full"
 
 	// ClientClosed is written to logs and records only: there is nobody left to answer.
 	ClientClosed Code = "client_closed_request"
@@ -43,6 +44,7 @@ const statusClientClosed = 499
 const (
 	typeRequest        = "invalid_request_error"
 	typeAuthentication = "authentication_error"
+	typeRateLimit      = "rate_limit_error"
 	typeServer         = "server_error"
 )
 
@@ -69,6 +71,7 @@ var catalogue = index([]Entry{
 	{RequestTimeout, http.StatusRequestTimeout, typeRequest, true, "The request's body did not arrive in time"},
 	{RequestTooLarge, http.StatusRequestEntityTooLarge, typeRequest, false, "The request's body is larger than this router accepts"},
 	{UnsupportedMediaType, http.StatusUnsupportedMediaType, typeRequest, false, "The body is not sent as plain JSON"},
+	{QueueFull, http.StatusTooManyRequests, typeRateLimit, true, "The router holds as much as it can"},
 	{ClientClosed, statusClientClosed, typeRequest, false, "The client left before the answer was complete"},
 	{InternalError, http.StatusInternalServerError, typeServer, true, "A bug of the router"},
 	{BackendError, http.StatusBadGateway, typeServer, true, "Every backend that could be tried failed"},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -205,4 +206,60 @@ func TestALongAnswerPassesWholeAndItsBreakIsSeen(t *testing.T) {
 	if rec := h.closed(1); !rec.Truncated || rec.StopReason != "backend_error" {
 		t.Errorf("%+v", rec)
 	}
+}
+
+func TestTheBodiesOfAllRequestsShareABoundedMemory(t *testing.T) {
+	started, answer := make(chan struct{}), make(chan struct{})
+	backend := play(t, func(conn net.Conn, content string) {
+		if len(content) > 100_000 {
+			started <- struct{}{}
+			<-answer
+		}
+		_, _ = io.WriteString(conn, plain(200, "application/json", `{"ok":1}`))
+	})
+	h := build(t, setting{maxBody: 4 << 20, bodyMemory: 1500 << 10}, backend.URL)
+	large := chat[:len(chat)-4] + strings.Repeat("x", 700_000) + chat[len(chat)-4:]
+	first := make(chan *http.Response)
+	go func() { first <- h.post("/v1/chat/completions", large) }()
+	<-started
+
+	resp := h.post("/v1/chat/completions", large)
+	if code, _, _ := refusal(t, resp); resp.StatusCode != 429 || code != "queue_full" || resp.Header.Get("Retry-After") != "1" {
+		t.Errorf("a second large body: %d %s", resp.StatusCode, code)
+	}
+	if resp := h.post("/v1/chat/completions", chat); resp.StatusCode != 200 {
+		t.Errorf("a small body beside it: %d", resp.StatusCode)
+	}
+	answer <- struct{}{}
+	if resp := <-first; resp.StatusCode != 200 {
+		t.Errorf("the first: %d", resp.StatusCode)
+	}
+	for range 20 { // What was taken was given back, also by the refusals.
+		go func() { <-started; answer <- struct{}{} }()
+		if resp := h.post("/v1/chat/completions", large); resp.StatusCode != 200 {
+			t.Fatalf("afterwards: %d", resp.StatusCode)
+		}
+	}
+}
+
+func TestPooledBodiesNeverMix(t *testing.T) {
+	backend := play(t, func(conn net.Conn, content string) {
+		_, _ = io.WriteString(conn, plain(200, "application/json", content))
+	})
+	h := build(t, setting{}, backend.URL, backend.URL)
+	h.Client().Transport.(*http.Transport).MaxIdleConnsPerHost = 32
+	var wg sync.WaitGroup
+	for worker := range 16 {
+		wg.Go(func() {
+			for n := range 40 {
+				mark := strings.Repeat(fmt.Sprintf("<%d.%d>", worker, n), 1+(worker*7919+n*104729)%9000)
+				request := `{"model":"m","messages":[{"role":"user","content":"` + mark + `"}]}`
+				if got := body(t, h.post("/v1/chat/completions", request)); got != request {
+					t.Errorf("worker %d, request %d: got another request's bytes", worker, n)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -49,6 +49,9 @@ func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
 func (s *sink) WriteHeader(status int)      { s.status = status }
 func (s *sink) Flush()                      {}
 
+func (s *sink) SetReadDeadline(time.Time) error  { return nil }
+func (s *sink) SetWriteDeadline(time.Time) error { return nil }
+
 // null is a sink for records that keeps none: what encoding them costs is still counted.
 type null struct{ io.Writer }
 
@@ -68,7 +71,7 @@ func BenchmarkWalk(b *testing.B) {
 		"stream 300 events": {streamChat, canned{"text/event-stream", []byte(events), -1}},
 	} {
 		b.Run(name, func(b *testing.B) {
-			log := slog.New(slog.NewJSONHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			log := slog.New(slog.DiscardHandler)
 			pool := fleet.New(fleet.Options{Logger: log, Transport: func(fleet.Spec) (upstream.Transport, error) { return &tc.answer, nil }})
 			if err := pool.Apply([]fleet.Spec{{ID: "b0", URL: "http://127.0.0.1:1", Engine: fleet.EngineVLLM, Timeouts: fleet.Timeouts{
 				Connect: time.Second, FirstByte: time.Minute, BetweenBytes: time.Minute, Total: time.Minute,
@@ -79,7 +82,7 @@ func BenchmarkWalk(b *testing.B) {
 			door := gateway.New(gateway.Options{
 				Logger: log, Keys: auth.Chain(auth.Development{}), Table: func() *policy.Table { return table },
 				Decider: &plan.Decider{Fleet: pool}, Limiter: limit.Unlimited{}, Proxy: proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true}),
-				Recorder: usage.NewRecorder(log, null{io.Discard}), MaxBody: 1 << 20,
+				Recorder: usage.NewRecorder(log, null{io.Discard}), MaxBody: 1 << 20, BodyMemory: 1 << 30,
 			})
 			target, err := url.Parse("/v1/chat/completions")
 			if err != nil {

@@ -6,25 +6,57 @@ import (
 	"mime"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/internal/wire"
 )
 
 // firstRead bounds what is set aside on a client's word alone, in bytes: a declared length is a claim, not yet a body.
-const firstRead = 256 << 10
+const firstRead = 64 << 10
 
-// readBody reads the whole body, up to MaxBody bytes and BodyTimeout.
+// body is a request's body in memory on loan.
+type body struct {
+	*wire.Buffer
+	budget *bodyBudget
+	taken  int64
+}
+
+// release gives the body back. Where a connection may still read it (reusable is false), its memory is left to the collector.
+func (b *body) release(reusable bool) {
+	b.budget.used.Add(-b.taken)
+	if reusable {
+		b.Release()
+	}
+}
+
+// bodyBudget bounds the memory of all bodies together: one key with large requests must not take the process down.
+type bodyBudget struct {
+	limit int64 // bytes
+	used  atomic.Int64
+}
+
+// take asks for n bytes. The first body always gets them, so that a small budget makes bodies wait for each other and not for ever.
+func (b *bodyBudget) take(n int64) bool {
+	if used := b.used.Add(n); used > b.limit && used != n {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// readBody reads the whole body, up to MaxBody bytes and BodyTimeout. The caller releases it, also after an error.
 //
 // It is read to its end before anything else happens: only then does net/http notice a client that leaves.
-func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) (*body, error) {
+	b := &body{Buffer: wire.Borrow(0), budget: &g.bodies}
 	if err := plainJSON(r.Header); err != nil {
-		return nil, err
+		return b, err
 	}
 	if r.ContentLength > g.MaxBody {
-		return nil, g.tooLarge()
+		return b, g.tooLarge()
 	}
 	client := http.NewResponseController(w)
 	var deadline time.Time
@@ -32,28 +64,51 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) ([]byte, erro
 		deadline = time.Now().Add(g.BodyTimeout)
 	}
 	_ = client.SetReadDeadline(deadline) // Not every connection has deadlines; then there is none.
-	limited := http.MaxBytesReader(w, r.Body, g.MaxBody)
-	size := firstRead
-	if r.ContentLength >= 0 && r.ContentLength < firstRead {
-		size = int(r.ContentLength) + 1 // One more, so that the read that finds the end needs no growth.
+	if err := b.fill(http.MaxBytesReader(w, r.Body, g.MaxBody), r.ContentLength); err != nil {
+		hasten(w, r, err)
+		return b, g.bodyError(r, err)
 	}
-	body := make([]byte, 0, size)
+	_ = client.SetReadDeadline(time.Time{}) // The connection outlives this request.
+	return b, nil
+}
+
+// errBudget says that the bodies of all requests together are as large as they may be.
+var errBudget = errors.New("no memory is left for another body")
+
+// fill reads from until its end. What is set aside grows with what has come, at most fourfold, and never past the declared length
+// (-1: none), but for the room that finding the end needs.
+func (b *body) fill(from io.Reader, declared int64) error {
+	size := int64(readAhead)
+	if declared >= 0 {
+		size = min(declared+1, firstRead)
+	}
 	for {
-		if len(body) == cap(body) {
-			body = slices.Grow(body, cap(body))
+		b.Grow(int(size))
+		if more := int64(cap(b.B)) - b.taken; more > 0 {
+			if !b.budget.take(more) {
+				return errBudget
+			}
+			b.taken += more
 		}
-		n, err := limited.Read(body[len(body):cap(body)])
-		body = body[:len(body)+n]
-		if errors.Is(err, io.EOF) {
-			_ = client.SetReadDeadline(time.Time{}) // The connection outlives this request.
-			return body, nil
+		for len(b.B) < cap(b.B) {
+			n, err := from.Read(b.B[len(b.B):cap(b.B)])
+			b.B = b.B[:len(b.B)+n]
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err //nolint:wrapcheck // bodyError judges it.
+			}
 		}
-		if err != nil {
-			hasten(w, r, err)
-			return body, g.bodyError(r, err)
+		size = 4 * int64(cap(b.B))
+		if declared >= 0 {
+			size = min(size, max(declared+1, int64(cap(b.B))+readAhead))
 		}
 	}
 }
+
+// readAhead is the room for a body whose length nobody declared, in bytes.
+const readAhead = 16 << 10
 
 // unreadGrace is how long the rest of a body may take that nobody wants.
 const unreadGrace = time.Second
@@ -70,6 +125,10 @@ func hasten(w http.ResponseWriter, r *http.Request, err error) {
 func (g *Gateway) bodyError(r *http.Request, err error) error {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return g.tooLarge()
+	}
+	if errors.Is(err, errBudget) {
+		return fault.New(fault.QueueFull, "the router holds as many request bodies as its memory allows (server.body_memory); retry in a moment").
+			WithRetryAfter(time.Second)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fault.Newf(fault.RequestTimeout, "the body did not arrive within %v; send it faster or make it smaller", g.BodyTimeout).WithCause(err)
@@ -91,6 +150,9 @@ func plainJSON(h http.Header) error {
 	}
 	contentType := h.Get("Content-Type")
 	if contentType == "" {
+		return nil
+	}
+	if contentType == "application/json" { // What nearly every client says needs no parser.
 		return nil
 	}
 	mediaType, _, err := mime.ParseMediaType(contentType)

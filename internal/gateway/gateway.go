@@ -51,6 +51,8 @@ type Options struct {
 
 	// MaxBody is the largest request body, in bytes.
 	MaxBody int64
+	// BodyMemory bounds the memory of all request bodies together, in bytes.
+	BodyMemory int64
 	// BodyTimeout is how long a client may take to send its body.
 	BodyTimeout time.Duration
 	// WriteTimeout is how long a client may take to read an answer of the router's own. The proxy has its own limit for a backend's.
@@ -63,11 +65,13 @@ type Options struct {
 type Gateway struct {
 	Options
 	routes map[string]route
+	bodies bodyBudget
 }
 
 // New returns a Gateway. It starts nothing.
 func New(opts Options) *Gateway {
 	g := &Gateway{Options: opts}
+	g.bodies.limit = opts.BodyMemory
 	g.routes = g.table()
 	return g
 }

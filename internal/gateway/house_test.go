@@ -41,10 +41,11 @@ type house struct {
 
 // setting changes how a house is built.
 type setting struct {
-	specs     func(*fleet.Spec) // changes every backend
-	documents string            // policies; the default routes model "m" to all backends with equal weight
-	hints     bool
-	maxBody   int64
+	specs      func(*fleet.Spec) // changes every backend
+	documents  string            // policies; the default routes model "m" to all backends with equal weight
+	hints      bool
+	maxBody    int64
+	bodyMemory int64 // 64 MiB when 0
 	// How long clients may take; the default is 10 s for each.
 	bodyTimeout, writeTimeout time.Duration
 	noTable                   bool
@@ -91,6 +92,9 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	if set.maxBody == 0 {
 		set.maxBody = 1 << 20
 	}
+	if set.bodyMemory == 0 {
+		set.bodyMemory = 64 << 20
+	}
 	if set.components == nil {
 		set.components = func() []gateway.Component {
 			return []gateway.Component{{Name: "policy", State: "loaded", Needed: true, OK: true}}
@@ -107,7 +111,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
 		Recorder:   recorder,
 		Components: set.components, Draining: set.draining, Version: "test",
-		MaxBody: set.maxBody, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
+		MaxBody: set.maxBody, BodyMemory: set.bodyMemory, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
 	})
 	base, stop := context.WithCancelCause(context.Background())
 	h.stop = stop

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,6 +23,8 @@ const maxClientRequestID = 128
 type exchange struct {
 	usage.Record
 	err error
+	// failures say why each backend that was tried before the last one did not answer.
+	failures []*fault.Error
 	// recorded says that this request leaves a usage record: it asked for an inference.
 	recorded bool
 	// uploading is how long the client took to send its body.
@@ -163,6 +166,9 @@ func (x *exchange) attrs(method string) []slog.Attr {
 			slog.Int64("prompt_tokens", x.PromptTokens), slog.Int64("completion_tokens", x.CompletionTokens),
 			slog.Float64("ttft_ms", x.TTFTMillis), slog.Float64("router_ms", x.RouterMillis))
 	}
+	for i, failure := range x.failures {
+		text("failure_"+strconv.Itoa(i+1), failure.Error())
+	}
 	if x.err != nil {
 		text("error", x.err.Error())
 	}
@@ -192,10 +198,12 @@ func millis(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
 }
 
-type requestIDKey struct{}
+type exchangeKey struct{}
 
 // RequestID returns the id of the request that ctx belongs to, "" outside of one.
 func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
+		return x.RequestID
+	}
+	return ""
 }

@@ -32,11 +32,13 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		// 2 wire: what is asked? The body is read whole, scanned, and never decoded.
 		reading := time.Now()
 		body, err := g.readBody(w, r)
-		x.BytesIn, x.uploading = int64(len(body)), time.Since(reading)
+		bodyFree := true
+		defer func() { body.release(bodyFree) }()
+		x.BytesIn, x.uploading = int64(len(body.B)), time.Since(reading)
 		if err != nil {
 			return err
 		}
-		scanned, err := wire.Scan(body, kind)
+		scanned, err := wire.Scan(body.B, kind)
 		if err != nil {
 			return err
 		}
@@ -71,9 +73,9 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 
 		// 5 proxy: one backend after the other until the first byte; then the answer, with a tap on it.
 		g.Recorder.Open(&x.Record)
-		x.sent = true // Until the proxy says otherwise: should it panic, nobody knows how far the answer went.
+		x.sent, bodyFree = true, false // Until the proxy says otherwise: should it panic, nobody knows how far it came.
 		out := g.Proxy.Forward(ctx, w, &proxy.Request{
-			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body, Header: r.Header, HTTP2: r.ProtoMajor == 2,
+			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body.B, Header: r.Header, HTTP2: r.ProtoMajor == 2,
 			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff),
 			Checkpoint: func(used wire.Usage) {
 				g.Recorder.Checkpoint(x.RequestID, usage.Progress{CompletionTokens: used.Completion, UsageSource: used.Source})
@@ -81,6 +83,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		}, decided)
 
 		// 6 settle: what did it really use?
+		bodyFree = out.BodyFree
 		x.conclude(&out)
 		return out.Err
 	}
@@ -88,7 +91,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 
 // authenticate finds the principal and puts it into the context, for the log lines of the rooms below.
 func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, auth.Principal, error) {
-	ctx := context.WithValue(r.Context(), requestIDKey{}, x.RequestID)
+	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	credential, err := auth.Credential(r.Header)
 	if err != nil {
 		return ctx, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
@@ -116,7 +119,7 @@ func (x *exchange) conclude(out *proxy.Outcome) {
 	x.Decision, x.Attempts, x.StopReason = out.Decision, out.Attempts, out.Stop
 	x.PromptTokens, x.CachedTokens = out.Usage.Prompt, out.Usage.Cached
 	x.CompletionTokens, x.ReasoningTokens, x.UsageSource = out.Usage.Completion, out.Usage.Reasoning, out.Usage.Source
-	x.BytesOut = out.BytesOut
+	x.BytesOut, x.failures = out.BytesOut, out.Failures
 	if out.Sent {
 		x.Status = out.Status
 		x.TTFTMillis = millis(out.FirstByte.Sub(x.Start))

@@ -107,6 +107,21 @@ func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request
 	return f.out
 }
 
+// flight is one request under way.
+type flight struct {
+	opts   *Options
+	w      http.ResponseWriter
+	client *http.ResponseController
+	req    *Request
+	out    Outcome
+	lease  *fleet.Lease // of the attempt under way
+
+	failures   []*fault.Error  // why each earlier backend did not answer
+	sending    []*outgoingBody // the body on its way to each backend that was tried
+	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
+	values     [valueCount]string
+}
+
 // run is the loop over the backends.
 func (f *flight) run(ctx context.Context, picker Picker) {
 	for {
@@ -139,21 +154,6 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 		}
 		f.failures = append(f.failures, fault.From(res.err))
 	}
-}
-
-// flight is one request under way.
-type flight struct {
-	opts   *Options
-	w      http.ResponseWriter
-	client *http.ResponseController
-	req    *Request
-	out    Outcome
-	lease  *fleet.Lease // of the attempt under way
-
-	failures   []*fault.Error  // why each earlier backend did not answer
-	sending    []*outgoingBody // the body on its way to each backend that was tried
-	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
-	values     [valueCount]string
 }
 
 // result is how one attempt ended.
