@@ -56,6 +56,17 @@ func BenchmarkScan(b *testing.B) {
 			})
 		}
 	}
+	parts := []byte(`{"model":"gpt-oss-20b","messages":[` + strings.Repeat(`{"role":"user","content":[{"type":"text","text":"And this one?"},`+
+		`{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo=","detail":"low"}}]},`, 100) + `{}],"n":1,"max_tokens":256,"top_logprobs":5}`)
+	b.Run("parts/16KB", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(int64(len(parts)))
+		for b.Loop() {
+			if _, err := Scan(parts, Chat); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	body := []byte(`{"model":"gpt-oss-20b","input":[[` + strings.Repeat("15339,1917,11,", 28000) + `1]]}`)
 	b.Run("tokens/400KB", func(b *testing.B) {
 		b.ReportAllocs()
@@ -94,6 +105,25 @@ func BenchmarkRewrite(b *testing.B) {
 	for b.Loop() {
 		out := r.Rewrite(body, Rewrite{Model: "unsloth/gpt-oss-20b", IncludeUsage: true, ContinuousUsage: true})
 		if out.Len() <= int64(len(body)) {
+			b.Fatal(out.Len())
+		}
+	}
+}
+
+// BenchmarkClamp is a request that a policy lowers in three places.
+func BenchmarkClamp(b *testing.B) {
+	body := []byte(`{"n":8,"top_logprobs":20,` + string(chatBody(1<<10, paragraph)[1:]))
+	scanned, err := Scan(body, Chat)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		r := scanned
+		if err := r.Clamp(Clamps{N: 4, BestOf: 4, MaxTokens: 100, Logprobs: 5, Prompts: 64, Stops: 16}, Refused{ChatTemplate: true, RemoteMedia: true}); err != nil {
+			b.Fatal(err)
+		}
+		if out := r.Rewrite(body, Rewrite{Model: "unsloth/gpt-oss-20b"}); out.Len() == int64(len(body)) {
 			b.Fatal(out.Len())
 		}
 	}

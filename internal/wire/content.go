@@ -53,6 +53,9 @@ func isEscapedLink(key []byte) bool {
 // everywhere, and the scheme may be in any case. More than some fifty bytes of that before the scheme are taken for no data: URL.
 func isData(raw []byte) bool {
 	const scheme = "data:"
+	if len(raw) >= len(scheme) && string(raw[:len(scheme)]) == scheme {
+		return true // Nearly all are spelled like this.
+	}
 	var room [64]byte
 	text, _ := unescape(room[:0], raw)
 	matched := 0
