@@ -68,6 +68,10 @@ func TestRatiosAreThoseOfTheRounds(t *testing.T) {
 	if _, ok := r.Ratio("a", "c", "cpu"); ok {
 		t.Error("a ratio to nobody")
 	}
+	noise := fill(map[string]float64{"a p": 3, "b p": 1}, map[string]float64{"a p": 3, "b p": -1})
+	if v, ok := noise.Ratio("a", "b", "p"); ok {
+		t.Errorf("the ratio of noise is %v", v)
+	}
 	if v, ok := r.Median("a", "cpu"); v != 60 || !ok {
 		t.Error(v, ok)
 	}

@@ -55,15 +55,23 @@ func (r *Results) Sum(subject, metric string) (sum float64, ok bool) {
 }
 
 // Ratio is the median of the rounds' own ratios: what was measured side by side is compared, whatever the machine did between the rounds.
-// Rounds in which base is not above 0 do not count.
+// Rounds in which base is not above 0 do not count; where most are such, as with differences that are all noise, there is no ratio.
 func (r *Results) Ratio(subject, base, metric string) (float64, bool) {
 	var ratios []float64
+	useless := 0
 	for round := range r.rounds {
 		v, ok := r.Get(round, subject, metric)
 		b, okBase := r.Get(round, base, metric)
-		if ok && okBase && b > 0 {
+		switch {
+		case !ok || !okBase:
+		case b > 0:
 			ratios = append(ratios, v/b)
+		default:
+			useless++
 		}
+	}
+	if useless >= len(ratios) {
+		return 0, false
 	}
 	return Median(ratios)
 }
