@@ -22,12 +22,15 @@ type body struct {
 	*wire.Buffer
 	budget *bodyBudget
 	taken  int64
+	err    error // why it is not whole
+	// busy says that a connection to a backend may still read it: then its memory is left to the collector.
+	busy bool
 }
 
-// release gives the body back. Where a connection may still read it (reusable is false), its memory is left to the collector.
-func (b *body) release(reusable bool) {
+// release gives the body back.
+func (b *body) release() {
 	b.budget.used.Add(-b.taken)
-	if reusable {
+	if !b.busy {
 		b.Release()
 	}
 }
@@ -47,16 +50,17 @@ func (b *bodyBudget) take(n int64) bool {
 	return true
 }
 
-// readBody reads the whole body, up to MaxBody bytes and BodyTimeout. The caller releases it, also after an error.
+// readBody reads the whole body into b, up to MaxBody bytes and BodyTimeout. The caller releases b, also after an error.
 //
 // It is read to its end before anything else happens: only then does net/http notice a client that leaves.
-func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) (*body, error) {
-	b := &body{Buffer: wire.Borrow(0), budget: &g.bodies}
-	if err := plainJSON(r.Header); err != nil {
-		return b, err
+func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request, b *body) *body {
+	b.Buffer, b.budget = wire.Borrow(0), &g.bodies
+	if b.err = plainJSON(r.Header); b.err != nil {
+		return b
 	}
 	if r.ContentLength > g.MaxBody {
-		return b, g.tooLarge()
+		b.err = g.tooLarge()
+		return b
 	}
 	client := http.NewResponseController(w)
 	var deadline time.Time
@@ -64,20 +68,25 @@ func (g *Gateway) readBody(w http.ResponseWriter, r *http.Request) (*body, error
 		deadline = time.Now().Add(g.BodyTimeout)
 	}
 	_ = client.SetReadDeadline(deadline) // Not every connection has deadlines; then there is none.
-	if err := b.fill(http.MaxBytesReader(w, r.Body, g.MaxBody), r.ContentLength); err != nil {
+	if err := b.fill(r.Body, r.ContentLength, g.MaxBody); err != nil {
 		hasten(w, r, err)
-		return b, g.bodyError(r, err)
+		b.err = g.bodyError(r, err)
+		return b
 	}
 	_ = client.SetReadDeadline(time.Time{}) // The connection outlives this request.
-	return b, nil
+	return b
 }
 
-// errBudget says that the bodies of all requests together are as large as they may be.
-var errBudget = errors.New("no memory is left for another body")
+var (
+	// errBudget says that the bodies of all requests together are as large as they may be.
+	errBudget = errors.New("no memory is left for another body")
+	// errTooLarge says that a body without a declared length went past the limit.
+	errTooLarge = errors.New("the body is too large")
+)
 
 // fill reads from until its end. What is set aside grows with what has come, at most fourfold, and never past the declared length
 // (-1: none), but for the room that finding the end needs.
-func (b *body) fill(from io.Reader, declared int64) error {
+func (b *body) fill(from io.Reader, declared, limit int64) error {
 	size := int64(readAhead)
 	if declared >= 0 {
 		size = min(declared+1, firstRead)
@@ -93,6 +102,9 @@ func (b *body) fill(from io.Reader, declared int64) error {
 		for len(b.B) < cap(b.B) {
 			n, err := from.Read(b.B[len(b.B):cap(b.B)])
 			b.B = b.B[:len(b.B)+n]
+			if int64(len(b.B)) > limit {
+				return errTooLarge
+			}
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
@@ -123,7 +135,7 @@ func hasten(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (g *Gateway) bodyError(r *http.Request, err error) error {
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+	if errors.Is(err, errTooLarge) {
 		return g.tooLarge()
 	}
 	if errors.Is(err, errBudget) {

@@ -1,45 +1,22 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/usage"
 )
 
-// maxClientRequestID bounds what is kept of a client's own x-request-id, in bytes.
-const maxClientRequestID = 128
-
-// exchange is one request and its answer, as the log and the record will tell it.
-type exchange struct {
-	usage.Record
-	err error
-	// failures say why each backend that was tried before the last one did not answer.
-	failures []*fault.Error
-	// recorded says that this request leaves a usage record: it asked for an inference.
-	recorded bool
-	// uploading is how long the client took to send its body.
-	uploading time.Duration
-	// shared says that the connection is HTTP/2's: a proxy may carry many clients' requests over it, and one of them must not end it.
-	shared bool
-	// sent says that an answer has begun. What fails afterwards can only abort the connection.
-	sent bool
-}
-
 // ServeHTTP implements http.Handler: request id, recovery, the handler, its error, the record, the access log; in this order for every path.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(r)
 	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
-	w.Header()["X-Request-Id"] = []string{x.RequestID}
+	w.Header()["X-Request-Id"] = x.idHeader()
 	found, err := g.admit(w.Header(), r)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
@@ -64,17 +41,6 @@ func (g *Gateway) limitReading(w http.ResponseWriter) {
 	if g.WriteTimeout > 0 {
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(unreadGrace + g.WriteTimeout)) // Not every writer has deadlines; then there is none.
 	}
-}
-
-func (g *Gateway) begin(r *http.Request) *exchange {
-	x := &exchange{}
-	x.Start, x.shared = time.Now(), r.ProtoMajor == 2
-	x.RequestID = uuid.Must(uuid.NewV7()).String()
-	x.ClientRequestID = clientRequestID(r.Header.Get("X-Request-Id"))
-	x.Endpoint = r.URL.Path
-	x.Status = http.StatusOK
-	x.StopReason = usage.StopDone
-	return x
 }
 
 // fail renders err, unless an answer has begun or there is nobody left to read one.
@@ -144,45 +110,6 @@ func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	g.Logger.LogAttrs(r.Context(), level, "request", x.attrs(r.Method)...)
 }
 
-// attrs are the fields of the access log line.
-func (x *exchange) attrs(method string) []slog.Attr {
-	attrs := make([]slog.Attr, 0, 24)
-	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("method", printable(method)), slog.String("path", printable(x.Endpoint)),
-		slog.Int("status", x.Status), slog.Float64("latency_ms", x.LatencyMillis))
-	text := func(key, value string) {
-		if value != "" {
-			attrs = append(attrs, slog.String(key, value))
-		}
-	}
-	text("client_request_id", x.ClientRequestID)
-	text("organization", x.Organization)
-	text("key_id", x.KeyID)
-	text("model", x.Model)
-	text("backend", x.Backend)
-	text("decision", x.Decision)
-	text("code", x.Code)
-	if x.recorded {
-		attrs = append(attrs, slog.Int("attempts", x.Attempts), slog.Bool("stream", x.Stream), slog.String("stop_reason", x.StopReason),
-			slog.Int64("prompt_tokens", x.PromptTokens), slog.Int64("completion_tokens", x.CompletionTokens),
-			slog.Float64("ttft_ms", x.TTFTMillis), slog.Float64("router_ms", x.RouterMillis))
-	}
-	for i, failure := range x.failures {
-		text("failure_"+strconv.Itoa(i+1), failure.Error())
-	}
-	if x.err != nil {
-		text("error", x.err.Error())
-	}
-	return attrs
-}
-
-// clientRequestID keeps a client's own id if it is short and printable.
-func clientRequestID(id string) string {
-	if len(id) > maxClientRequestID || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		return ""
-	}
-	return id
-}
-
 // printable makes a client's text safe for a log line or a message, and short.
 func printable(s string) string {
 	s = s[:min(len(s), 200)]
@@ -196,14 +123,4 @@ func printable(s string) string {
 
 func millis(d time.Duration) float64 {
 	return float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
-}
-
-type exchangeKey struct{}
-
-// RequestID returns the id of the request that ctx belongs to, "" outside of one.
-func RequestID(ctx context.Context) string {
-	if x, ok := ctx.Value(exchangeKey{}).(*exchange); ok {
-		return x.RequestID
-	}
-	return ""
 }

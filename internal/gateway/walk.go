@@ -11,7 +11,6 @@ import (
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/proxy"
-	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
 
@@ -31,12 +30,11 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 
 		// 2 wire: what is asked? The body is read whole, scanned, and never decoded.
 		reading := time.Now()
-		body, err := g.readBody(w, r)
-		bodyFree := true
-		defer func() { body.release(bodyFree) }()
+		body := g.readBody(w, r, &x.body)
+		defer body.release()
 		x.BytesIn, x.uploading = int64(len(body.B)), time.Since(reading)
-		if err != nil {
-			return err
+		if body.err != nil {
+			return body.err
 		}
 		scanned, err := wire.Scan(body.B, kind)
 		if err != nil {
@@ -73,17 +71,15 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 
 		// 5 proxy: one backend after the other until the first byte; then the answer, with a tap on it.
 		g.Recorder.Open(&x.Record)
-		x.sent, bodyFree = true, false // Until the proxy says otherwise: should it panic, nobody knows how far it came.
-		out := g.Proxy.Forward(ctx, w, &proxy.Request{
-			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body.B, Header: r.Header, HTTP2: r.ProtoMajor == 2,
-			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff),
-			Checkpoint: func(used wire.Usage) {
-				g.Recorder.Checkpoint(x.RequestID, usage.Progress{CompletionTokens: used.Completion, UsageSource: used.Source})
-			},
-		}, decided)
+		x.sent, body.busy = true, true // Until the proxy says otherwise: should it panic, nobody knows how far it came.
+		x.outgoing = proxy.Request{
+			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body.B, Header: r.Header, HTTP2: x.shared,
+			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff), Meter: x,
+		}
+		out := g.Proxy.Forward(ctx, w, &x.outgoing, decided)
 
 		// 6 settle: what did it really use?
-		bodyFree = out.BodyFree
+		body.busy = !out.BodyFree
 		x.conclude(&out)
 		return out.Err
 	}
@@ -91,17 +87,16 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 
 // authenticate finds the principal and puts it into the context, for the log lines of the rooms below.
 func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, auth.Principal, error) {
-	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	credential, err := auth.Credential(r.Header)
 	if err != nil {
-		return ctx, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
+		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
 	}
-	principal, err := g.Keys.Validate(ctx, credential)
+	principal, err := g.Keys.Validate(x, credential)
 	if err != nil {
-		return ctx, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
+		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
 	}
 	x.Organization, x.KeyID = principal.Organization, principal.KeyID
-	return auth.NewContext(ctx, principal), principal, nil
+	return auth.NewContext(x, principal), principal, nil
 }
 
 // current is the policy table of this moment.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -97,8 +98,12 @@ func (f *flight) expected(engine string) int {
 
 func (f *flight) outgoing(ctx context.Context, backend *fleet.Backend, body wire.Body) *http.Request {
 	target := backend.URL(f.req.Path)
-	sending := &outgoingBody{body: body, reader: body.Reader()}
-	f.sending = append(f.sending, sending)
+	sending := &f.first
+	if f.out.Attempts > 1 {
+		sending = new(outgoingBody)
+		f.later = append(f.later, sending)
+	}
+	sending.body, sending.reader = body, body.Reader()
 	return (&http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
@@ -143,12 +148,11 @@ func (b *outgoingBody) again() (io.ReadCloser, error) {
 
 // bodyFree reports whether every transport is done with the body.
 func (f *flight) bodyFree() bool {
-	for _, b := range f.sending {
-		if !b.closed.Load() || b.copies.Load() {
-			return false
-		}
+	free := func(b *outgoingBody) bool { return b.closed.Load() && !b.copies.Load() }
+	if f.out.Attempts > 0 && !free(&f.first) {
+		return false
 	}
-	return true
+	return !slices.ContainsFunc(f.later, func(b *outgoingBody) bool { return !free(b) })
 }
 
 // timedBody reads a backend's answer under the gap limit and remembers how long it waited.

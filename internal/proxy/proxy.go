@@ -66,8 +66,13 @@ type Request struct {
 	Received time.Time
 	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
 	Backoff time.Duration
-	// Checkpoint is called now and then while a stream runs, with what it has used so far.
-	Checkpoint func(wire.Usage)
+	// Meter hears of a stream's usage while it runs; nil: nobody does.
+	Meter Meter
+}
+
+// Meter takes note of what a running stream has used so far.
+type Meter interface {
+	Checkpoint(used wire.Usage)
 }
 
 // Outcome says how a request ended.
@@ -99,7 +104,7 @@ type Outcome struct {
 // caller must abort the connection (http.ErrAbortHandler), so that no client takes the fragment for a whole answer.
 func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request, picker Picker) Outcome {
 	f := &flight{
-		opts: &p.opts, w: w, client: http.NewResponseController(w), req: req,
+		opts: &p.opts, w: w, client: *http.NewResponseController(w), req: req,
 		out: Outcome{Decision: DecisionPrimary, Stop: usage.StopBackendError},
 	}
 	f.run(ctx, picker)
@@ -111,13 +116,14 @@ func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request
 type flight struct {
 	opts   *Options
 	w      http.ResponseWriter
-	client *http.ResponseController
+	client http.ResponseController
 	req    *Request
 	out    Outcome
 	lease  *fleet.Lease // of the attempt under way
 
 	failures   []*fault.Error  // why each earlier backend did not answer
-	sending    []*outgoingBody // the body on its way to each backend that was tried
+	first      outgoingBody    // the body on its way to the first backend that was tried
+	later      []*outgoingBody // and to the others
 	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
 	values     [valueCount]string
 }

@@ -120,9 +120,9 @@ func (r *relay) checkpoint(now time.Time) {
 		return
 	}
 	r.noted, r.notedTokens = now, tokens
-	if r.req.Checkpoint != nil {
+	if r.req.Meter != nil {
 		used, _ := r.tap.Usage()
-		r.req.Checkpoint(used)
+		r.req.Meter.Checkpoint(used)
 	}
 }
 
