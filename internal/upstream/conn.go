@@ -199,9 +199,11 @@ func (b *bodyWriter) Write(p []byte) (int, error) {
 
 // flush writes what was gathered, and p, with one system call if the network takes it.
 func (c *conn) flush(p []byte) error {
-	c.vec = append(c.vecs[:0], c.out)
-	if len(p) > 0 {
-		c.vec = append(c.vec, p)
+	c.vec = c.vecs[:0]
+	for _, part := range [...][]byte{c.out, p} {
+		if len(part) > 0 {
+			c.vec = append(c.vec, part)
+		}
 	}
 	patient := len(c.out)+len(p) > surelyTaken
 	for {
@@ -230,23 +232,27 @@ func (c *conn) flush(p []byte) error {
 
 // listen looks whether the backend says something while it takes no more of the request.
 func (c *conn) listen() error {
-	_ = c.net.SetReadDeadline(time.Now().Add(listenFor)) // Without a deadline the context bounds the wait.
-	err := c.fill()
-	_ = c.net.SetReadDeadline(time.Time{})
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
+	if c.r == c.w {
+		_ = c.net.SetReadDeadline(time.Now().Add(listenFor)) // Without a deadline the context bounds the wait.
+		err := c.fill()
+		_ = c.net.SetReadDeadline(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return unexpected(err)
+		}
 	}
-	if err == nil {
-		err = c.readHead()
+	for c.r < c.w {
+		if err := c.readHead(); err != nil {
+			return unexpected(err)
+		}
+		if c.x.status >= http.StatusOK {
+			c.x.early = true
+			return errAnswered
+		}
 	}
-	switch {
-	case err != nil:
-		return unexpected(err)
-	case c.x.status < http.StatusOK:
-		return nil
-	}
-	c.x.early = true
-	return errAnswered
+	return nil
 }
 
 // final reads heads up to the one that is the answer.

@@ -79,7 +79,7 @@ func TestTLSBackend(t *testing.T) {
 		{"wrong server name", TLS{CA: ca, ServerName: "other.test"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			transport := open(t, Config{Address: address(server), TLS: &test.tls})
+			transport := open(t, Standard, Config{Address: address(server), TLS: &test.tls})
 			_, body, err := send(t, transport, http.MethodPost, server.URL+"/", "{}")
 			if test.want == "" {
 				if err == nil {
@@ -96,7 +96,7 @@ func TestTLSBackend(t *testing.T) {
 
 func TestAnHTTPSRequestNeverGoesOutInPlainText(t *testing.T) {
 	server := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("the request arrived") })
-	transport := open(t, Config{Address: address(server), TLS: &TLS{}})
+	transport := open(t, Standard, Config{Address: address(server), TLS: &TLS{}})
 	if _, _, err := send(t, transport, http.MethodPost, "https://"+address(server)+"/", "{}"); err == nil {
 		t.Error("no error from a server without TLS")
 	}
