@@ -40,8 +40,19 @@ func newRoster(log *slog.Logger, f *fleet.Fleet, keys map[string]fleet.Secret) *
 	return &roster{log: log, fleet: f, keys: keys, applied: map[string]fleet.Spec{}}
 }
 
-// before readies the backends of a table that is about to be published. Those of the table in force stay until after.
+// meetFor bounds the wait for the first answers of new backends. A change of policy has a second to be in force.
+const meetFor = 400 * time.Millisecond
+
+// before readies the backends of a table that is about to be published: no request goes to one before it was asked for the names of its
+// models, if it can be asked. Those of the table in force stay until after.
 func (r *roster) before(table *policy.Table) {
+	r.join(table)
+	ctx, cancel := context.WithTimeout(context.Background(), meetFor)
+	defer cancel()
+	r.fleet.Meet(ctx)
+}
+
+func (r *roster) join(table *policy.Table) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := table.Backends()

@@ -39,6 +39,7 @@ type Backend struct {
 	nextProbe atomic.Int64
 	probing   probing
 	catalog   atomic.Pointer[catalog]
+	met       chan struct{} // closed when the first probe has ended, well or not
 }
 
 // ejection is the slow part of the outlier rule, touched only when a backend goes out or comes back.
@@ -66,6 +67,7 @@ func (f *Fleet) newBackend(spec Spec) (*Backend, error) {
 		log:       f.log.With("backend", spec.ID),
 		now:       f.now,
 		place:     xxhash.Sum64String(spec.ID),
+		met:       make(chan struct{}),
 	}
 	b.spec.Store(&spec)
 	b.catalog.Store(&catalog{})

@@ -64,7 +64,7 @@ var errProbeTimeout = fmt.Errorf("no answer within %s", probeTimeout)
 func (b *Backend) probe(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-ctx.Done():
 			if b.retired.Load() && b.inFlight.Load() == 0 {
@@ -74,8 +74,32 @@ func (b *Backend) probe(ctx context.Context) {
 		case <-timer.C:
 		}
 		pause := jitter(b.probeOnce(ctx))
+		if first {
+			b.meet()
+		}
 		b.nextProbe.Store(int64(b.now() + pause))
 		timer.Reset(pause)
+	}
+}
+
+// meet says that the first probe has ended. A backend whose probing begins again, as after a stop, has been met already.
+func (b *Backend) meet() {
+	select {
+	case <-b.met:
+	default:
+		close(b.met)
+	}
+}
+
+// Meet waits until every backend has been probed once, well or not, or ctx ends. After it, the names of the models are known
+// of all backends that could be asked. Without Run, it waits for ctx.
+func (f *Fleet) Meet(ctx context.Context) {
+	for _, b := range *f.backends.Load() {
+		select {
+		case <-b.met:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
