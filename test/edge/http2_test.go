@@ -23,10 +23,20 @@ const (
 
 func frame(kind, flags byte, stream uint32, payload string) string {
 	head := make([]byte, 9)
-	binary.BigEndian.PutUint32(head, uint32(len(payload))<<8|uint32(kind)) //nolint:gosec // Frames of these tests are small.
+	binary.BigEndian.PutUint32(head, uint32(len(payload))<<8|uint32(kind))
 	head[4] = flags
 	binary.BigEndian.PutUint32(head[5:], stream)
 	return string(head) + payload
+}
+
+func readFrame(from io.Reader) (kind, flags byte, stream uint32, payload []byte, err error) {
+	head := make([]byte, 9)
+	if _, err = io.ReadFull(from, head); err != nil {
+		return 0, 0, 0, nil, err
+	}
+	payload = make([]byte, int(head[0])<<16|int(head[1])<<8|int(head[2]))
+	_, err = io.ReadFull(from, payload)
+	return head[3], head[4], binary.BigEndian.Uint32(head[5:]), payload, err
 }
 
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -68,23 +78,15 @@ type reply2 struct {
 // exchange2 sends frames behind a preface and reads until the first stream ends, and once more for what follows it.
 func exchange2(conn net.Conn, frames string) (reply reply2) {
 	_, _ = io.WriteString(conn, preface+frame(frameSettings, 0, 0, "")+frames)
-	head := make([]byte, 9)
 	for {
-		if _, err := io.ReadFull(conn, head); err != nil {
-			reply.gone = true
-			return reply
-		}
-		length := int(head[0])<<16 | int(head[1])<<8 | int(head[2])
-		payload := make([]byte, length)
-		if _, err := io.ReadFull(conn, payload); err != nil {
-			reply.gone = true
-			return reply
-		}
-		kind, flags, stream := head[3], head[4], binary.BigEndian.Uint32(head[5:])
+		kind, flags, stream, payload, err := readFrame(conn)
 		switch {
+		case err != nil:
+			reply.gone = true
+			return reply
 		case kind == frameGoAway:
 			reply.gone = true
-			if graceful := length >= 8 && binary.BigEndian.Uint32(payload[4:]) == 0; graceful && reply.status == "" {
+			if graceful := len(payload) >= 8 && binary.BigEndian.Uint32(payload[4:]) == 0; graceful && reply.status == "" {
 				continue // Streams that are open will still be answered.
 			}
 			return reply
@@ -93,7 +95,7 @@ func exchange2(conn net.Conn, frames string) (reply reply2) {
 		case kind == frameReset:
 			reply.reset = true
 			return reply
-		case kind == frameHeaders && length > 0:
+		case kind == frameHeaders && len(payload) > 0:
 			reply.status = map[byte]string{0x88: "200", 0x8c: "400", 0x8d: "404"}[payload[0]]
 			if reply.status == "" {
 				reply.status = "?"
