@@ -155,9 +155,12 @@ func (a *App) httpServer() *http.Server {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	return &http.Server{
-		Handler:           a.handler(a.gateway),
-		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait, WriteByteTimeout: c.WriteTimeout},
+		Handler:   a.handler(a.gateway),
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: pingAfter, PingTimeout: pingWait, WriteByteTimeout: c.WriteTimeout,
+			MaxReadFrameSize: 16 << 10, // The least that HTTP/2 allows, and what clients send anyway: a frame is read whole into memory.
+		},
 		ReadHeaderTimeout: c.HeaderTimeout,
 		IdleTimeout:       c.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,
