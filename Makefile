@@ -25,7 +25,7 @@ build: ## Build the static binary into bin/
 	@scripts/prepare go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
-test: ## Run every test with the race detector, the official OpenAI clients included
+test: ## Run every test with the race detector, published SDKs included
 	@scripts/prepare go cc node python h2spec
 	$(GO) test -race ./...
 
@@ -45,7 +45,7 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 	@scripts/vuln $(VULN)
 
 docs: ## Write the generated parts of the documentation
-	UPDATE_DOCS=1 $(GO) test ./test/arch ./internal/app -run '^TestDocs'
+	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./internal/app -run '^TestDocs'
 
 bench: build ## Measure the router beside nginx and HAProxy for eight minutes, into bench/README.md (BENCH=-help: its flags)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
@@ -59,7 +59,7 @@ soak: ## Run the tests ten times in random order, then fuzz each target for five
 tools: $(LINT) $(VULN) ## Build the pinned tools into .tools/bin
 
 clean: ## Remove what the other targets made
-	rm -rf bin dist .cache .tools test/conformance/node_modules
+	rm -rf bin dist .cache .tools test/conformance/node_modules test/conformance/prism/node_modules
 
 $(LINT):
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)
