@@ -18,7 +18,7 @@ const brokeOff = /the backend broke off in the middle of the stream/;
 
 // Every way in which a stream breaks: what had arrived by then, and what the error says.
 export const breaks = {
-  'breaks-reset': { text: beginning, says: brokeOff, lossy: true },
+  'breaks-reset': { text: beginning, says: /the backend broke off/, lossy: true },
   'breaks-close': { text: beginning, says: brokeOff },
   'breaks-clean': { text: beginning, says: brokeOff },
   'breaks-done': { text: beginning, says: /the backend ended the stream before the answer was complete/ },

@@ -22,7 +22,7 @@ BROKE_OFF = "the backend broke off in the middle of the stream"
 
 # Every way in which a stream breaks: what had arrived by then, and what the error says.
 BREAKS = {
-    "breaks-reset": (BEGINNING, BROKE_OFF),
+    "breaks-reset": (BEGINNING, "the backend broke off"),
     "breaks-close": (BEGINNING, BROKE_OFF),
     "breaks-clean": (BEGINNING, BROKE_OFF),
     "breaks-done": (BEGINNING, "the backend ended the stream before the answer was complete"),
