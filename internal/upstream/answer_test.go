@@ -29,13 +29,17 @@ var answers = []struct {
 	{name: "empty", wire: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", status: 200, reused: true},
 	{name: "without a reason", wire: "HTTP/1.1 200\r\ncontent-length:2\r\n\r\nok", status: 200, body: "ok", length: 2, reused: true},
 	{name: "the same length twice", wire: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\ncontent-length:\t2 \r\n\r\nok", status: 200, body: "ok", length: 2, reused: true},
-	{name: "chunked", wire: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n00A\r\n, world!!\n\r\n0\r\n\r\n",
-		status: 200, body: "hello, world!!\n", length: -1, reused: true},
+	{
+		name: "chunked", wire: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n00A\r\n, world!!\n\r\n0\r\n\r\n",
+		status: 200, body: "hello, world!!\n", length: -1, reused: true,
+	},
 	{name: "chunked, empty", wire: "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n0\r\n\r\n", status: 200, length: -1, reused: true},
 	{name: "chunked, with extensions and trailers", wire: "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Took, X-Sum\r\n\r\n" +
 		"3;a=b;c=\"d\"\r\nabc\r\n0;last\r\nX-Took: 5\r\nX-Sum: 1\r\n\r\n", status: 200, body: "abc", length: -1, reused: true},
-	{name: "to the end of the connection", wire: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello", status: 200, body: "hello", length: -1,
-		close: true, clipped: len("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")},
+	{
+		name: "to the end of the connection", wire: "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nhello", status: 200, body: "hello", length: -1,
+		close: true, clipped: len("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n"),
+	},
 	{name: "HTTP/1.0", wire: "HTTP/1.0 200 OK\r\n\r\nhello", status: 200, body: "hello", length: -1, close: true, clipped: len("HTTP/1.0 200 OK\r\n\r\n")},
 	{name: "HTTP/1.0 with a length", wire: "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", status: 200, body: "hello", length: 5},
 	{name: "Connection: close", wire: "HTTP/1.1 200 OK\r\nConnection: X, Close\r\nContent-Length: 5\r\n\r\nhello", status: 200, body: "hello", length: 5},
@@ -43,8 +47,10 @@ var answers = []struct {
 	{name: "204", wire: "HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", status: 204, reused: true},
 	{name: "304", wire: "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", status: 304, reused: true},
 	{name: "an error with a body", wire: "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nbusy", status: 429, body: "busy", length: 4, reused: true},
-	{name: "after interim answers", wire: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-		status: 200, body: "ok", length: 2, reused: true},
+	{
+		name: "after interim answers", wire: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+		status: 200, body: "ok", length: 2, reused: true,
+	},
 	{name: "long head", wire: "HTTP/1.1 200 OK\r\nX-Long: " + strings.Repeat("x", 20<<10) + "\r\nContent-Length: 2\r\n\r\nok", status: 200, body: "ok", length: 2, reused: true},
 }
 
@@ -248,30 +254,26 @@ func TestBytesAfterAnAnswerEndTheConnection(t *testing.T) {
 	})
 }
 
+// Bytes that come later are seen before the connection is used. (http.Transport sees them only if its goroutine runs in time.)
 func TestLateBytesAfterAnAnswerAreNoticed(t *testing.T) {
-	each(t, func(t *testing.T, build builder) {
-		said := make(chan struct{})
-		b := play(t, func(v *visit) {
-			for {
-				if _, ok := v.read(); !ok {
-					return
-				}
-				v.say(ok)
-				if v.number == 1 {
-					v.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
-					close(said)
-				}
+	said := make(chan struct{}, 100)
+	b := play(t, func(v *visit) {
+		for {
+			if _, ok := v.read(); !ok {
+				return
 			}
-		})
-		transport := open(t, build, Config{Address: b.address})
-		if _, _, err := send(t, transport, http.MethodPost, b.url, "{}"); err != nil {
-			t.Fatal(err)
-		}
-		<-said
-		if _, body, err := send(t, transport, http.MethodPost, b.url, "{}"); err == nil && body != "ok" {
-			t.Errorf("the late bytes were taken for an answer: %q", body)
+			v.say(ok)
+			v.say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+			said <- struct{}{}
 		}
 	})
+	transport := open(t, Direct, Config{Address: b.address})
+	for range 50 {
+		if _, body, err := send(t, transport, http.MethodPost, b.url, "{}"); err != nil || body != "ok" {
+			t.Fatalf("%q, %v", body, err)
+		}
+		<-said
+	}
 }
 
 func TestAReadReturnsWhatIsThere(t *testing.T) {

@@ -168,7 +168,7 @@ func (c *conn) copyBody(body io.Reader) error {
 			return errBodyLong
 		}
 		c.out = c.out[:len(c.out)+n]
-		if err == io.EOF { //nolint:errorlint // Readers return it as it is.
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
@@ -232,27 +232,24 @@ func (c *conn) flush(p []byte) error {
 
 // listen looks whether the backend says something while it takes no more of the request.
 func (c *conn) listen() error {
-	if c.r == c.w {
-		_ = c.net.SetReadDeadline(time.Now().Add(listenFor)) // Without a deadline the context bounds the wait.
-		err := c.fill()
-		_ = c.net.SetReadDeadline(time.Time{})
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
-		}
-		if err != nil {
-			return unexpected(err)
-		}
+	_ = c.net.SetReadDeadline(time.Now().Add(listenFor)) // Without a deadline the context bounds the wait.
+	err := c.more()
+	_ = c.net.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
 	}
-	for c.r < c.w {
-		if err := c.readHead(); err != nil {
-			return unexpected(err)
-		}
-		if c.x.status >= http.StatusOK {
+	for err == nil && c.r < c.w {
+		var whole bool
+		whole, err = c.takeHead(0)
+		switch {
+		case whole && c.x.status >= http.StatusOK:
 			c.x.early = true
 			return errAnswered
+		case err == nil && !whole:
+			return nil // The rest may come only when the backend has more of the request.
 		}
 	}
-	return nil
+	return unexpected(err)
 }
 
 // final reads heads up to the one that is the answer.
@@ -270,28 +267,28 @@ func (c *conn) final() error {
 // readHead reads one head, of an answer or of an interim one.
 func (c *conn) readHead() error {
 	for seen := 0; ; {
-		pending := c.in[c.r:c.w]
-		if err := headStart(pending); err != nil {
+		if whole, err := c.takeHead(seen); err != nil || whole {
 			return err
 		}
-		n, err := headEnd(pending, seen)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			c.r += n
-			return c.parse(pending[:n])
-		}
-		seen = len(pending)
-		if c.r == 0 && c.w == len(c.in) {
-			if err := c.grow(); err != nil {
-				return err
-			}
-		}
-		if err := c.fill(); err != nil {
+		seen = c.w - c.r
+		if err := c.more(); err != nil {
 			return err
 		}
 	}
+}
+
+// takeHead takes a head out of the buffer if it is there to its end. The first seen bytes were looked at before.
+func (c *conn) takeHead(seen int) (whole bool, err error) {
+	pending := c.in[c.r:c.w]
+	if err := headStart(pending); err != nil {
+		return false, err
+	}
+	n, err := headEnd(pending, seen)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	c.r += n
+	return true, c.parse(pending[:n])
 }
 
 func (c *conn) parse(head []byte) (err error) {
@@ -310,6 +307,16 @@ func (c *conn) parse(head []byte) (err error) {
 		return malformed("it switches the protocol, which nobody asked for")
 	}
 	return nil
+}
+
+// more reads once, for a head that is not in the buffer to its end.
+func (c *conn) more() error {
+	if c.r == 0 && c.w == len(c.in) && c.w > 0 {
+		if err := c.grow(); err != nil {
+			return err
+		}
+	}
+	return c.fill()
 }
 
 // fill reads once into the buffer, which has room or something in it that was used already.

@@ -134,7 +134,7 @@ func (d *direct) head(r *http.Request) ([]byte, error) {
 func (d *direct) connect(ctx context.Context) (*conn, error) {
 	c, err := d.dial(ctx, "tcp", d.address)
 	if err != nil {
-		return nil, err
+		return nil, reason(ctx, err)
 	}
 	return newConn(c, &d.idle), nil
 }

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func hex(n int) string     { return strconv.FormatInt(int64(n), 16) }
@@ -53,19 +55,33 @@ func TestAnEarlyAnswerIsReturned(t *testing.T) {
 	}
 }
 
-// An interim answer while the backend reads slowly is no answer.
-func TestAnInterimAnswerDoesNotEndTheWriting(t *testing.T) {
+// A backend that reads with long pauses gets the whole body, and an interim answer meanwhile does not end the writing.
+func TestASlowReaderGetsTheWholeBody(t *testing.T) {
 	each(t, func(t *testing.T, build builder) {
-		b := play(t, func(v *visit) {
-			length, _ := v.readHead()
-			v.say("HTTP/1.1 102 Processing\r\n\r\n")
-			content := make([]byte, length)
-			if _, err := io.ReadFull(v.in, content); err == nil && string(content) == largeBody {
-				v.say(ok)
+		for _, interim := range []string{"", "HTTP/1.1 102 Processing\r\n\r\n", "HTTP/1.1 102 Processing\r\nX: y"} {
+			for _, dial := range []func(context.Context, string, string) (net.Conn, error){nil, dialUnseen} {
+				b := play(t, func(v *visit) {
+					length, _ := v.readHead()
+					v.say(interim)
+					content := make([]byte, length)
+					for half := range 2 {
+						time.Sleep(3 * writePatience)
+						if half == 1 && strings.HasSuffix(interim, "y") {
+							v.say("\r\n\r\n") // Only now the interim answer is complete.
+						}
+						if _, err := io.ReadFull(v.in, content[half*length/2:(half+1)*length/2]); err != nil {
+							return
+						}
+					}
+					if string(content) == largeBody {
+						v.say(ok)
+					}
+				})
+				transport := open(t, build, Config{Address: b.address, Dial: dial})
+				if _, body, err := send(t, transport, http.MethodPost, b.url, largeBody); err != nil || body != "ok" {
+					t.Errorf("%q: %q, %v", interim, body, err)
+				}
 			}
-		})
-		if _, body, err := send(t, open(t, build, Config{Address: b.address}), http.MethodPost, b.url, largeBody); err != nil || body != "ok" {
-			t.Errorf("%q, %v", body, err)
 		}
 	})
 }

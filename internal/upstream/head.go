@@ -125,7 +125,7 @@ func isOwnField(name string) bool {
 
 // tokens has the characters of which RFC 9110 makes a token, each with its canonical small letter; 0 for the others.
 var tokens = func() (t [256]byte) {
-	for c := range len(t) {
+	for c := range t {
 		switch b := byte(c); {
 		case 'A' <= b && b <= 'Z':
 			t[c] = b | 0x20

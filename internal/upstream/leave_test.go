@@ -167,11 +167,11 @@ func TestCancellationEndsTheDial(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errLeft)
 			defer cancel()
 			begin := time.Now()
 			_, _, err = receive(transport, request(ctx, t, http.MethodPost, "http://silent.example:80/", "{}"))
-			if err == nil || time.Since(begin) != time.Second {
+			if !errors.Is(err, errLeft) || time.Since(begin) != time.Second {
 				t.Errorf("%v after %s", err, time.Since(begin))
 			}
 			time.Sleep(DefaultConnect) // http.Transport goes on dialing, for whoever comes next.

@@ -54,16 +54,24 @@ func TestTheHeadOfARequest(t *testing.T) {
 			{"headers", func(r *http.Request) {
 				r.Header = http.Header{"User-Agent": {"test"}, "X-A": {"1", "2"}, "x-small": {"a\tb é"}, "Empty": {""}, "None": nil}
 			}, []string{"POST /v1/chat/completions HTTP/1.1", "Content-Length: 2", "Empty: ", "Host: ADDRESS", "User-Agent: test", "X-A: 1", "X-A: 2", "x-small: a\tb é"}},
-			{"get", func(r *http.Request) { r.Method, r.Body, r.ContentLength, r.GetBody = http.MethodGet, nil, 0, nil },
-				[]string{"GET /v1/chat/completions HTTP/1.1", "Host: ADDRESS", "User-Agent: test"}},
-			{"post without a body", func(r *http.Request) { r.Body, r.ContentLength, r.GetBody = http.NoBody, 0, nil },
-				[]string{"POST /v1/chat/completions HTTP/1.1", "Content-Length: 0", "Host: ADDRESS", "User-Agent: test"}},
-			{"query and escaped path", func(r *http.Request) {
-				r.URL.Path, r.URL.RawPath, r.URL.RawQuery = "/v1/models/a/b c", "/v1/models/a%2Fb%20c", "limit=1000&x=%20"
+			{
+				"get", func(r *http.Request) { r.Method, r.Body, r.ContentLength, r.GetBody = http.MethodGet, nil, 0, nil },
+				[]string{"GET /v1/chat/completions HTTP/1.1", "Host: ADDRESS", "User-Agent: test"},
 			},
-				[]string{"POST /v1/models/a%2Fb%20c?limit=1000&x=%20 HTTP/1.1", "Content-Length: 2", "Host: ADDRESS", "User-Agent: test"}},
-			{"close", func(r *http.Request) { r.Close = true },
-				[]string{"POST /v1/chat/completions HTTP/1.1", "Connection: close", "Content-Length: 2", "Host: ADDRESS", "User-Agent: test"}},
+			{
+				"post without a body", func(r *http.Request) { r.Body, r.ContentLength, r.GetBody = http.NoBody, 0, nil },
+				[]string{"POST /v1/chat/completions HTTP/1.1", "Content-Length: 0", "Host: ADDRESS", "User-Agent: test"},
+			},
+			{
+				"query and escaped path", func(r *http.Request) {
+					r.URL.Path, r.URL.RawPath, r.URL.RawQuery = "/v1/models/a/b c", "/v1/models/a%2Fb%20c", "limit=1000&x=%20"
+				},
+				[]string{"POST /v1/models/a%2Fb%20c?limit=1000&x=%20 HTTP/1.1", "Content-Length: 2", "Host: ADDRESS", "User-Agent: test"},
+			},
+			{
+				"close", func(r *http.Request) { r.Close = true },
+				[]string{"POST /v1/chat/completions HTTP/1.1", "Connection: close", "Content-Length: 2", "Host: ADDRESS", "User-Agent: test"},
+			},
 		} {
 			got := headOf(t, build, func(r *http.Request) {
 				r.Header = agent

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -42,7 +43,6 @@ type fields struct {
 	lengths int
 	codings int
 	close   bool
-	trailer bool
 }
 
 const (
@@ -105,10 +105,8 @@ func parseStatus(line []byte, r *http.Response) error {
 		len(line) > len(statusLine) && line[len(statusLine)] != ' ' {
 		return malformed("the status line")
 	}
-	for _, c := range line {
-		if isControl(c) {
-			return malformed("a control character in the status line")
-		}
+	if slices.ContainsFunc(line, isControl) {
+		return malformed("a control character in the status line")
 	}
 	status := 0
 	for _, c := range line[9:12] {
@@ -144,7 +142,8 @@ func canonize(b []byte) (count int, err error) {
 		if i == 0 {
 			return 0, malformed("a header without a name")
 		}
-		for ; !isControl(b[i]); i++ {
+		for !isControl(b[i]) {
+			i++
 		}
 		if b[i] != '\r' || b[i+1] != '\n' {
 			return 0, malformed("a control character in a header's value")
