@@ -84,7 +84,7 @@ func (e *engine) open(spec Spec) (upstream.Transport, error) {
 			return nil, ctx.Err()
 		}
 	}
-	return upstream.Standard(cfg)
+	return connect(cfg)
 }
 
 func (e *engine) Accept() (net.Conn, error) {

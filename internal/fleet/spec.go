@@ -122,13 +122,21 @@ func cloud(engine string, u *url.URL) bool {
 // handshake across the internet is worth saving.
 const cloudIdle = 30 * time.Second
 
-// Standard builds the transport that a Fleet uses when its Options name none: http.Transport, tuned and guarded.
+// Standard builds the transport that a Fleet uses when its Options name none.
 func Standard(spec Spec) (upstream.Transport, error) {
 	u, err := spec.base()
 	if err != nil {
 		return nil, err
 	}
-	return upstream.Standard(transportConfig(spec, u))
+	return connect(transportConfig(spec, u))
+}
+
+// connect chooses the connections: our own for plain HTTP, net/http's for TLS and the HTTP/2 that comes with it.
+func connect(cfg upstream.Config) (upstream.Transport, error) {
+	if cfg.TLS == nil {
+		return upstream.Direct(cfg)
+	}
+	return upstream.Standard(cfg)
 }
 
 // transportConfig says how spec's backend is connected to, u being its parsed URL.
