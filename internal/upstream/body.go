@@ -47,8 +47,8 @@ const (
 	partTrailer
 )
 
-// Read returns what is there as soon as anything is. io.EOF comes with the last bytes, and only after the connection was given back; any
-// other end is an error.
+// Read returns what is there as soon as anything is. io.EOF comes with the last bytes, and only after the connection was
+// given back; any other end is an error.
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
@@ -115,7 +115,8 @@ func (b *body) finish(whole bool) {
 	}
 }
 
-// unwatch ends the watch over the request's context. It reports false when that has ended: the connection is being closed, then.
+// unwatch ends the watch over the request's context. It reports false when that has ended: the connection is being
+// closed, then.
 func (b *body) unwatch() bool { return b.stop == nil || b.stop() }
 
 // read reads as the framing says, with io.EOF for the legal end only.
@@ -188,8 +189,8 @@ func (b *body) readChunked(p []byte) (n int, err error) {
 	}
 }
 
-// between takes one line from what stands between the data of two chunks, or behind the last. It returns the line's length, 0 as
-// long as its end has not come, and io.EOF with the body's last line.
+// between takes one line from what stands between the data of two chunks, or behind the last. It returns the line's
+// length, 0 as long as its end has not come, and io.EOF with the body's last line.
 func (b *body) between(pending []byte) (used int, err error) {
 	switch b.chunk {
 	case partSize:

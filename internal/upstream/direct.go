@@ -17,21 +17,25 @@ const staleWithin = time.Second
 
 // Direct is a Transport on HTTP/1.1 connections of our own, for a backend without TLS.
 //
-// The requesting goroutine writes the request and reads the answer itself: no goroutine belongs to a connection, and a small request leaves in
-// one system call. Idle connections are kept as cfg says, and the one that was used last is taken first.
-// Of a request's headers, those that belong to the connection are refused (Host, Content-Length, Connection and their
-// kin), and Host is always the configured address. A body needs its ContentLength; HEAD and CONNECT are not
+// The requesting goroutine writes the request and reads the answer itself: no goroutine belongs to a connection, and a
+// small request leaves in one system call. Idle connections are kept as cfg says; the one that was used last is taken
+// first. Of a request's headers, those that belong to the connection are refused (Host, Content-Length, Connection and
+// their kin), and Host is always the configured address. A body needs its ContentLength; HEAD and CONNECT are not
 // supported, nor is httptrace.
 //
-// Answers are read strictly: at most 64 KiB of head, CR LF only, no folded headers, Content-Length or chunked but never
-// both, no HTTP/1.0 connection used twice. A breach is a *MalformedError. 1xx answers are skipped, trailers are checked and dropped. Of the headers,
-// those that concern only the connection are left out. A connection is used again only when an answer was read to its end and nothing
-// unexpected came: closing the body before its io.EOF closes the connection at once. So does the end of the request's context, which
-// is the only deadline after the dial; the error is then its cause.
+// Answers are read strictly: at most 64 KiB and 256 fields of head, CR LF only, no folded headers, Content-Length or
+// chunked but never both, no HTTP/1.0 connection used twice. A breach is a *MalformedError. 1xx answers are skipped,
+// trailers are checked and dropped, and headers that concern only the connection are left out. An answer that comes
+// before the request was written ends the writing.
 //
-// A request is sent a second time only once, on a fresh connection, when its first one had been idle before, and
-// either nothing of the request had been written, or the backend had hung up before the first byte of an answer and within a second.
-// A body is sent again only if the request has GetBody. That a connection has been closed while idle is mostly seen before anything is sent.
+// A connection is used again only when an answer was read to its end and nothing unexpected came: closing the body
+// before its io.EOF closes the connection at once. So does the end of the request's context, which is the only deadline
+// after the dial; the error is then its cause.
+//
+// A request is sent a second time at most once, on a fresh connection, when its first one had been idle before and
+// either nothing of the request had been written, or the backend had hung up before the first byte of an answer and
+// within a second. A body is sent again only if the request has GetBody. That a connection was closed while it was idle
+// is mostly seen before anything is sent.
 //
 // It fails when the address has no port or when cfg asks for TLS; it dials nothing.
 func Direct(cfg Config) (Transport, error) {

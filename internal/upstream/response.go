@@ -78,8 +78,8 @@ func headEnd(b []byte, seen int) (int, error) {
 	}
 }
 
-// parseHead reads a complete head, its blank line included, into r. It writes the canonical form of the fields' names into b.
-// The texts of r share one string.
+// parseHead reads a complete head, its blank line included, into r. It writes the canonical form of the fields' names
+// into b. The texts of r share one string.
 func parseHead(b []byte, r *http.Response) (head, error) {
 	start := bytes.IndexByte(b, '\n') + 1
 	if err := parseStatus(b[:start-2], r); err != nil {
