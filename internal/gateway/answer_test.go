@@ -131,7 +131,7 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 		"200 with an error":  {answer(plain(200, "application/json", `{"error":{"message":"CUDA"}}`)), "backend_error"},
 		"200 with nothing":   {answer(plain(200, "application/json", "")), "backend_protocol_error"},
 		"gzip not asked for": {answer("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"), "backend_protocol_error"},
-		"not HTTP":           {answer("SSH-2.0-OpenSSH_9\r\n"), "backend_error"},
+		"not HTTP":           {answer("SSH-2.0-OpenSSH_9\r\n"), "backend_protocol_error"},
 		"breaks in the head": {func(t *testing.T) string { t.Helper(); return play(t, hangUp("HTTP/1.1 200 OK\r\nConte")).URL }, "backend_error"},
 		"breaks in the body": {func(t *testing.T) string {
 			t.Helper()
@@ -139,7 +139,7 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 		}, "backend_error"},
 		"no header in time":  {func(t *testing.T) string { t.Helper(); return play(t, func(net.Conn, string) {}).URL }, "backend_timeout"},
 		"silent in the body": {answer("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\""), "backend_timeout"},
-		"huge head":          {answer("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nContent-Length: 2\r\n\r\n{}"), "backend_error"},
+		"huge head":          {answer("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nContent-Length: 2\r\n\r\n{}"), "backend_protocol_error"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			short := func(s *fleet.Spec) { s.Timeouts.Total = 300 * time.Millisecond }

@@ -38,6 +38,9 @@ func classify(ctx context.Context, err error) result {
 			err: fault.New(fault.BackendError, "no connection to the backend could be made; retry in a moment").WithCause(err),
 		}
 	}
+	if _, ok := errors.AsType[*upstream.MalformedError](err); ok {
+		return protocolError("the backend's answer is not valid HTTP; retry in a moment", err)
+	}
 	return result{
 		health: fleet.Result{Kind: fleet.Failed}, next: true,
 		err: fault.New(fault.BackendError, "the backend broke off before its answer was complete; retry in a moment").WithCause(err),
