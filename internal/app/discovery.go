@@ -144,7 +144,7 @@ func (d *discovery) Watch(ctx context.Context, publish func(policy.Snapshot)) er
 
 // follow asks one server until ctx ends.
 func (d *discovery) follow(ctx context.Context, t *target, report func(engine string, models []string)) {
-	transport, err := fleet.Standard(fleet.Spec{ID: t.id, URL: t.url})
+	transport, err := fleet.NewTransport(fleet.Spec{ID: t.id, URL: t.url})
 	if err != nil {
 		d.log.Error("a backend cannot be used", "backend", t.id, "error", err)
 		return

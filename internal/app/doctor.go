@@ -101,7 +101,7 @@ func ours(ctx context.Context, address string) bool {
 		host = "localhost"
 	}
 	base := "http://" + net.JoinHostPort(host, port)
-	transport, err := fleet.Standard(fleet.Spec{ID: "listen.public", URL: base})
+	transport, err := fleet.NewTransport(fleet.Spec{ID: "listen.public", URL: base})
 	if err != nil {
 		return false
 	}

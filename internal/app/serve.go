@@ -72,6 +72,7 @@ func logged(log *slog.Logger, err error) error {
 // start makes the logger and writes the first line.
 func (p *Process) start(level *slog.LevelVar, format string) *slog.Logger {
 	log := p.logger(level, format)
+	slog.SetDefault(log) // What libraries write to the standard logger is one of our lines, too.
 	log.Info("api-router starting", "version", p.Version, "pid", os.Getpid(), "go", runtime.Version())
 	return log
 }

@@ -24,7 +24,7 @@ import (
 type Options struct {
 	// Logger hears of every change of a backend's state, once. Nil: silence.
 	Logger *slog.Logger
-	// Transport makes the connections of a backend. Nil: Standard.
+	// Transport makes the connections of a backend. Nil: NewTransport.
 	Transport func(Spec) (upstream.Transport, error)
 }
 
@@ -49,7 +49,7 @@ func New(opts Options) *Fleet {
 		changed:   make(chan struct{}, 1),
 	}
 	if f.transport == nil {
-		f.transport = Standard
+		f.transport = NewTransport
 	}
 	f.backends.Store(&map[string]*Backend{})
 	return f

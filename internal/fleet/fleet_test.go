@@ -71,7 +71,7 @@ func (c counting) CloseIdleConnections() {
 func TestARemovedBackendRetiresWithItsLastLease(t *testing.T) {
 	var closed atomic.Int32
 	f := New(Options{Transport: func(s Spec) (upstream.Transport, error) {
-		transport, err := Standard(s)
+		transport, err := NewTransport(s)
 		return counting{transport, &closed}, err
 	}})
 	if err := f.Apply([]Spec{{ID: "a", URL: "http://a.test"}}); err != nil {

@@ -27,7 +27,7 @@ func answers(t *testing.T, paths map[string]string, guard func(http.Header) bool
 		}
 	}))
 	t.Cleanup(server.Close)
-	transport, err := Standard(Spec{ID: "x", URL: server.URL})
+	transport, err := NewTransport(Spec{ID: "x", URL: server.URL})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -122,8 +122,8 @@ func cloud(engine string, u *url.URL) bool {
 // handshake across the internet is worth saving.
 const cloudIdle = 30 * time.Second
 
-// Standard builds the transport that a Fleet uses when its Options name none.
-func Standard(spec Spec) (upstream.Transport, error) {
+// NewTransport builds the transport that a Fleet uses when its Options name none.
+func NewTransport(spec Spec) (upstream.Transport, error) {
 	u, err := spec.base()
 	if err != nil {
 		return nil, err

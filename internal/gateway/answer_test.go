@@ -104,7 +104,9 @@ func TestTheBackendSeesNothingOfTheClientButTheTrace(t *testing.T) {
 	}
 }
 
-func TestFailoverBeforeTheFirstByte(t *testing.T) {
+func TestFailoverBeforeTheFirstByte(t *testing.T) { onBoth(t, failover) }
+
+func failover(t *testing.T, way setting) {
 	good := func(t *testing.T) string {
 		t.Helper()
 		return play(t, says(plain(200, "application/json", `{"ok":1}`))).URL
@@ -114,7 +116,7 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		first func(t *testing.T) string
-		code  string // what a client sees when there is no second backend
+		code  string // what a client sees when there is no second backend; net/http cannot tell bad HTTP from a broken connection
 	}{
 		"nobody listens": {func(*testing.T) string { return "http://127.0.0.1:1" }, "backend_error"},
 		"closes at once": {func(t *testing.T) string {
@@ -132,6 +134,12 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 		"200 with nothing":   {answer(plain(200, "application/json", "")), "backend_protocol_error"},
 		"gzip not asked for": {answer("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"), "backend_protocol_error"},
 		"not HTTP":           {answer("SSH-2.0-OpenSSH_9\r\n"), "backend_protocol_error"},
+		"resets at once":     {func(t *testing.T) string { t.Helper(); return play(t, reset("")).URL }, "backend_error"},
+		"resets in the body": {func(t *testing.T) string {
+			t.Helper()
+			return play(t, reset("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{\"a\"")).URL
+		}, "backend_error"},
+		"two lengths":        {answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), "backend_protocol_error"},
 		"breaks in the head": {func(t *testing.T) string { t.Helper(); return play(t, hangUp("HTTP/1.1 200 OK\r\nConte")).URL }, "backend_error"},
 		"breaks in the body": {func(t *testing.T) string {
 			t.Helper()
@@ -142,17 +150,18 @@ func TestFailoverBeforeTheFirstByte(t *testing.T) {
 		"huge head":          {answer("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 1<<20) + "\r\nContent-Length: 2\r\n\r\n{}"), "backend_protocol_error"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			short := func(s *fleet.Spec) { s.Timeouts.Total = 300 * time.Millisecond }
-			h := build(t, setting{specs: short}, tc.first(t), good(t))
+			way := way
+			way.specs = func(s *fleet.Spec) { s.Timeouts.Total = 300 * time.Millisecond }
+			h := build(t, way, tc.first(t), good(t))
 			resp := h.post("/v1/chat/completions", chat)
 			if got := body(t, resp); resp.StatusCode != 200 || got != `{"ok":1}` || resp.Header.Get("X-Routing-Decision") != "FAILOVER" ||
 				resp.Header.Get("X-Routing-Attempts") != "2" || resp.Header.Get("X-Routing-Backend") != "b1" {
 				t.Errorf("%d %q %v", resp.StatusCode, got, resp.Header)
 			}
-			alone := build(t, setting{specs: short}, tc.first(t))
+			alone := build(t, way, tc.first(t))
 			resp = alone.post("/v1/chat/completions", chat)
 			code, _, message := refusal(t, resp)
-			if code != tc.code {
+			if code != tc.code && (strings.HasPrefix(t.Name(), "TestFailoverBeforeTheFirstByte/own") || code != "backend_error") {
 				t.Errorf("alone: %d %s %s", resp.StatusCode, code, message)
 			}
 			if strings.Contains(message, "127.0.0.1") || strings.Contains(message, "CUDA") {

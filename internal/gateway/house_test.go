@@ -25,6 +25,7 @@ import (
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/upstream"
 	"github.com/ai-aas/api-router/internal/usage"
 )
 
@@ -41,8 +42,9 @@ type house struct {
 
 // setting changes how a house is built.
 type setting struct {
-	specs      func(*fleet.Spec) // changes every backend
-	documents  string            // policies; the default routes model "m" to all backends with equal weight
+	transport  func(fleet.Spec) (upstream.Transport, error) // the way to backends; nil: the router's own choice
+	specs      func(*fleet.Spec)                            // changes every backend
+	documents  string                                       // policies; the default routes model "m" to all backends with equal weight
 	hints      bool
 	maxBody    int64
 	bodyMemory int64 // 64 MiB when 0
@@ -53,11 +55,17 @@ type setting struct {
 	draining                  func() bool
 }
 
+// with changes every backend's specification, too.
+func (s setting) with(specs func(*fleet.Spec)) setting {
+	s.specs = specs
+	return s
+}
+
 // build starts a router in front of the given backends, named b0, b1, ….
 func build(t *testing.T, set setting, backends ...string) *house {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
+	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
 
 	var specs []fleet.Spec
 	documents := &strings.Builder{}

@@ -108,7 +108,9 @@ func TestUsageThatOnlyWeAskedForIsSplicedOut(t *testing.T) {
 	}
 }
 
-func TestAStreamThatEndsEarlyNeverEndsCleanly(t *testing.T) {
+func TestAStreamThatEndsEarlyNeverEndsCleanly(t *testing.T) { onBoth(t, earlyEnd) }
+
+func earlyEnd(t *testing.T, way setting) {
 	for name, tc := range map[string]struct {
 		play      func(net.Conn, string)
 		code      string
@@ -122,7 +124,7 @@ func TestAStreamThatEndsEarlyNeverEndsCleanly(t *testing.T) {
 		"an error event in the middle": {says(streamed(opening, delta("a"), "data: {\"error\":{\"message\":\"CUDA\",\"code\":500}}\n\n", done) + lastChunk), "CUDA", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := build(t, setting{specs: func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }}, play(t, tc.play).URL)
+			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }), play(t, tc.play).URL)
 			resp := h.post("/v1/chat/completions", streamChat)
 			content, err := io.ReadAll(resp.Body)
 			if err == nil {
@@ -143,7 +145,9 @@ func TestAStreamThatEndsEarlyNeverEndsCleanly(t *testing.T) {
 	}
 }
 
-func TestAStreamWithoutContentFailsOver(t *testing.T) {
+func TestAStreamWithoutContentFailsOver(t *testing.T) { onBoth(t, noContent) }
+
+func noContent(t *testing.T, way setting) {
 	for name, first := range map[string]func(net.Conn, string){
 		"nothing but the role": hangUp(streamed(opening)),
 		"an error at once":     says(streamed("data: {\"error\":{\"message\":\"no memory\"}}\n\n", done) + lastChunk),
@@ -154,7 +158,7 @@ func TestAStreamWithoutContentFailsOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			good := play(t, says(streamed(opening, delta("b"), finish, done)+lastChunk))
-			h := build(t, setting{specs: func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }}, play(t, first).URL, good.URL)
+			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }), play(t, first).URL, good.URL)
 			resp := h.post("/v1/chat/completions", streamChat)
 			if got := body(t, resp); got != opening+delta("b")+finish+done || resp.Header.Get("X-Routing-Decision") != "FAILOVER" {
 				t.Errorf("%q %v", got, resp.Header)
@@ -163,7 +167,9 @@ func TestAStreamWithoutContentFailsOver(t *testing.T) {
 	}
 }
 
-func TestEventsAreFlushedAsTheyCome(t *testing.T) {
+func TestEventsAreFlushedAsTheyCome(t *testing.T) { onBoth(t, flushing) }
+
+func flushing(t *testing.T, way setting) {
 	next := make(chan string)
 	backend := play(t, func(conn net.Conn, _ string) {
 		_, _ = io.WriteString(conn, streamed())
@@ -172,7 +178,7 @@ func TestEventsAreFlushedAsTheyCome(t *testing.T) {
 		}
 		_, _ = io.WriteString(conn, lastChunk)
 	})
-	h := build(t, setting{}, backend.URL)
+	h := build(t, way, backend.URL)
 	answered := make(chan *http.Response)
 	go func() { answered <- h.post("/v1/chat/completions", streamChat) }()
 	next <- delta("0")
@@ -219,7 +225,9 @@ func TestShutdownEndsARunningStreamInAnErrorEvent(t *testing.T) {
 	}
 }
 
-func TestAClientThatLeavesClosesTheBackendsConnection(t *testing.T) {
+func TestAClientThatLeavesClosesTheBackendsConnection(t *testing.T) { onBoth(t, leaving) }
+
+func leaving(t *testing.T, way setting) {
 	for _, version := range []string{"HTTP/1.1", "HTTP/2"} {
 		for _, streaming := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s/stream=%v", version, streaming), func(t *testing.T) {
@@ -232,7 +240,7 @@ func TestAClientThatLeavesClosesTheBackendsConnection(t *testing.T) {
 					_, _ = io.Copy(io.Discard, conn) // Returns when the router closes the connection.
 					close(gone)
 				})
-				h := build(t, setting{}, backend.URL)
+				h := build(t, way, backend.URL)
 				client := &http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
 				defer client.CloseIdleConnections()
 				protocols := client.Transport.(*http.Transport).Protocols

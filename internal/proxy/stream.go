@@ -81,8 +81,11 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 			body.gap = afterDone
 			// Reads to the end of the body, so that the connection can be used again. What follows [DONE] is dropped, but
 			// for the line feed of a CR LF that arrived in two parts.
-			if rest, _ := r.events.Next(); len(rest.Raw) > 0 {
+			partial := event.Partial
+			if rest, err := r.events.Next(); len(rest.Raw) > 0 {
 				_ = f.write(r.tap.Event(rest).Out) // The answer is complete; a client that has gone now has it.
+			} else if partial && !errors.Is(err, io.EOF) { // Cut within its last line feeds, which a client waits for.
+				_ = f.write([]byte("\n\n")) // As above.
 			}
 			f.out.Stop = usage.StopDone
 			return result{health: fleet.Result{Kind: fleet.Served}}
