@@ -14,12 +14,12 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 )
 
-// short are limits that a test can wait for. They stay far from each other, so that the test can tell which one held.
+// short are limits that a test can wait for, and that a good request keeps on a busy machine.
 func short(c *app.Config) {
-	c.Server.HeaderTimeout = 300 * time.Millisecond
-	c.Server.BodyTimeout = 300 * time.Millisecond
-	c.Server.IdleTimeout = 300 * time.Millisecond
-	c.Server.WriteTimeout = 300 * time.Millisecond
+	c.Server.HeaderTimeout = time.Second
+	c.Server.BodyTimeout = time.Second
+	c.Server.IdleTimeout = time.Second
+	c.Server.WriteTimeout = time.Second
 }
 
 func TestClientsThatAreSlowAreLetGo(t *testing.T) {
@@ -27,11 +27,11 @@ func TestClientsThatAreSlowAreLetGo(t *testing.T) {
 	for name, tc := range map[string]struct {
 		send   string
 		drip   string // comes byte by byte, for ever
-		status int    // 0 for no answer
+		status int    // 0 for no answer, or for net/http's 400, if it finds that what has come so far is no request
 		code   string
 	}{
 		"nothing":                           {},
-		"half a head":                       {send: good[:80], status: 400},
+		"half a head":                       {send: good[:80]},
 		"a head, line by line":              {send: "GET /healthz HTTP/1.1\r\n", drip: "A: b\r\n"},
 		"a head of HTTP/2":                  {send: "PRI * HTTP/2.0\r\n"},
 		"half a body":                       {send: good[:len(good)-10], status: 408, code: "request_timeout"},
@@ -54,7 +54,9 @@ func TestClientsThatAreSlowAreLetGo(t *testing.T) {
 			}
 			from := bufio.NewReader(conn)
 			got := receive(from, http.MethodPost)
-			if code, _ := got.refusal(); got.status != tc.status || code != tc.code {
+			code, _ := got.refusal()
+			noRequest := tc.status == 0 && got.status == http.StatusBadRequest
+			if got.status != tc.status && !noRequest || code != tc.code {
 				t.Errorf("got %+v", got)
 			}
 			if _, err := io.Copy(io.Discard, from); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -93,8 +95,9 @@ func TestAClientThatNeverReadsIsLetGo(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			conn := r.dial(t)
-			flood := strings.Repeat(request, 1000)
+			flood := strings.Repeat(request, 100)
 			for {
+				_ = conn.SetWriteDeadline(time.Now().Add(hang)) // As long as the router reads, the buffers are not full yet.
 				if _, err := io.WriteString(conn, flood); errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatal("the connection stays open")
 				} else if err != nil {
