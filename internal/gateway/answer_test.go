@@ -151,7 +151,11 @@ func failover(t *testing.T, way setting) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			way := way
-			way.specs = func(s *fleet.Spec) { s.Timeouts.Total = 300 * time.Millisecond }
+			way.specs = func(s *fleet.Spec) {
+				if s.ID == "b0" { // The good one may take its time.
+					s.Timeouts.Total = time.Second
+				}
+			}
 			h := build(t, way, tc.first(t), good(t))
 			resp := h.post("/v1/chat/completions", chat)
 			if got := body(t, resp); resp.StatusCode != 200 || got != `{"ok":1}` || resp.Header.Get("X-Routing-Decision") != "FAILOVER" ||

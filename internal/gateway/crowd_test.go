@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/simengine"
 )
 
@@ -48,7 +49,10 @@ func TestTwoThousandStreamsLoseNothingAndLeaveNothing(t *testing.T) {
 	})
 	backend := httptest.NewServer(engine.Handler())
 	t.Cleanup(backend.Close)
-	h := build(t, setting{}, backend.URL)
+	patient := func(s *fleet.Spec) { // Two thousand connections at once take their time where other tests run, too.
+		s.Timeouts = fleet.Timeouts{Connect: time.Minute, FirstByte: time.Minute, BetweenBytes: time.Minute, Total: 2 * time.Minute}
+	}
+	h := build(t, setting{specs: patient}, backend.URL)
 	want := body(t, h.post("/v1/chat/completions", streamChat))
 	if n := strings.Count(want, "data: "); n < events || !strings.HasSuffix(want, "data: [DONE]\n\n") {
 		t.Fatalf("one stream alone has %d events: %q", n, want)
@@ -75,7 +79,7 @@ func TestTwoThousandStreamsLoseNothingAndLeaveNothing(t *testing.T) {
 			opened.Wait() // Every stream is open before the first is read to its end.
 			content, err := io.ReadAll(resp.Body)
 			if got := string(content); err != nil || got != want {
-				broken <- fmt.Sprintf("stream %d: %v, %d bytes of %d", n, err, len(got), len(want))
+				broken <- fmt.Sprintf("stream %d: status %d, %v, %d bytes of %d: %.200s", n, resp.StatusCode, err, len(got), len(want), got)
 			}
 		})
 	}

@@ -110,7 +110,7 @@ func TestAConnectionThatTheBackendClosesWhileIdleCostsNoRequest(t *testing.T) {
 				if resp := h.post("/v1/chat/completions", chat); resp.StatusCode != 200 {
 					t.Fatalf("%s, request %d: %d %s", name, n, resp.StatusCode, body(t, resp))
 				}
-				time.Sleep(30 * time.Millisecond) // The end of the connection has come before the next request.
+				time.Sleep(60 * time.Millisecond) // The end of the connection has come before the next request.
 			}
 			if got := len(backend.bodies()); got != requests {
 				t.Errorf("%s: the backend saw %d requests of %d", name, got, requests)

@@ -124,7 +124,7 @@ func earlyEnd(t *testing.T, way setting) {
 		"an error event in the middle": {says(streamed(opening, delta("a"), "data: {\"error\":{\"message\":\"CUDA\",\"code\":500}}\n\n", done) + lastChunk), "CUDA", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }), play(t, tc.play).URL)
+			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = time.Second }), play(t, tc.play).URL)
 			resp := h.post("/v1/chat/completions", streamChat)
 			content, err := io.ReadAll(resp.Body)
 			if err == nil {
@@ -158,7 +158,7 @@ func noContent(t *testing.T, way setting) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			good := play(t, says(streamed(opening, delta("b"), finish, done)+lastChunk))
-			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = 200 * time.Millisecond }), play(t, first).URL, good.URL)
+			h := build(t, way.with(func(s *fleet.Spec) { s.Timeouts.BetweenBytes = time.Second }), play(t, first).URL, good.URL)
 			resp := h.post("/v1/chat/completions", streamChat)
 			if got := body(t, resp); got != opening+delta("b")+finish+done || resp.Header.Get("X-Routing-Decision") != "FAILOVER" {
 				t.Errorf("%q %v", got, resp.Header)
