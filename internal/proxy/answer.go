@@ -23,7 +23,7 @@ const (
 func (f *flight) answer(ctx context.Context, resp *http.Response, body io.Reader) result {
 	var tap wire.Answer
 	held := wire.Borrow(initialHold(resp.ContentLength))
-	defer held.Release()
+	defer f.giveBack(held)
 	for {
 		if err := readMore(body, held); err != nil && !errors.Is(err, io.EOF) {
 			return classify(ctx, err)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -121,21 +122,36 @@ type outgoingBody struct {
 	reader io.ReadCloser
 	copies atomic.Bool // the transport began anew with another reader
 	closed atomic.Bool
+	// using is held by whoever reads. Over HTTP/2, http.Transport closes a body that it may still be reading, and may read it once more.
+	using sync.Mutex
 }
 
 func (b *outgoingBody) Read(p []byte) (int, error) {
+	b.using.Lock()
+	defer b.using.Unlock()
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	return b.reader.Read(p) //nolint:wrapcheck // io.EOF must stay io.EOF.
 }
 
 // WriteTo lets a transport write the pieces of the body without a copy.
 func (b *outgoingBody) WriteTo(w io.Writer) (int64, error) {
+	b.using.Lock()
+	defer b.using.Unlock()
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	if direct, ok := b.reader.(io.WriterTo); ok {
 		return direct.WriteTo(w) //nolint:wrapcheck // As Read.
 	}
 	return io.Copy(w, b.reader) //nolint:wrapcheck // As Read.
 }
 
+// Close waits for a reader: when it returns, nobody reads the body's memory any more.
 func (b *outgoingBody) Close() error {
+	b.using.Lock()
+	defer b.using.Unlock()
 	b.closed.Store(true)
 	return nil
 }

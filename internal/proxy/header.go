@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/wire"
 )
 
 // Header values that never change. net/http reads them and changes none.
@@ -54,7 +55,9 @@ const (
 )
 
 func (f *flight) value(at int, text string) []string {
-	f.values[at] = text
+	if f.values[at] != text { // The transport of an earlier attempt may still be reading it.
+		f.values[at] = text
+	}
 	return f.values[at : at+1 : at+1]
 }
 
@@ -120,5 +123,14 @@ func (f *flight) write(p []byte) error {
 	f.extend(time.Now())
 	n, err := f.w.Write(p)
 	f.out.BytesOut += int64(n)
+	f.lost = f.lost || err != nil
 	return err //nolint:wrapcheck // The caller names the case.
+}
+
+// giveBack releases a buffer that write was given parts of. After a write that failed it is left to the collector: over HTTP/2 net/http
+// gives up on a frame as soon as the client resets the stream, and may still be sending it.
+func (f *flight) giveBack(b *wire.Buffer) {
+	if !f.lost {
+		b.Release()
+	}
 }

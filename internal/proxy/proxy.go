@@ -125,6 +125,7 @@ type flight struct {
 	first      outgoingBody    // the body on its way to the first backend that was tried
 	later      []*outgoingBody // and to the others
 	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
+	lost       bool            // a write to the client failed
 	values     [valueCount]string
 }
 

@@ -50,7 +50,7 @@ type relay struct {
 // stream copies a backend's events to the client until [DONE].
 func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBody, tap *wire.Tap) result {
 	buffer := wire.Borrow(streamBuffer)
-	defer buffer.Release()
+	defer f.giveBack(buffer)
 	r := &relay{flight: f, tap: tap, events: wire.NewEvents(body, buffer.B), noted: time.Now()}
 	defer r.settle()
 	for {
