@@ -41,9 +41,10 @@ type bodyBudget struct {
 	used  atomic.Int64
 }
 
-// take asks for n bytes. The first body always gets them, so that a small budget makes bodies wait for each other and not for ever.
-func (b *bodyBudget) take(n int64) bool {
-	if used := b.used.Add(n); used > b.limit && used != n {
+// take asks for n bytes more for a body that has had own. A body that is alone always gets them, so that a small budget makes bodies
+// wait for each other and not for ever.
+func (b *bodyBudget) take(n, own int64) bool {
+	if used := b.used.Add(n); used > b.limit && used != n+own {
 		b.used.Add(-n)
 		return false
 	}
@@ -92,13 +93,13 @@ func (b *body) fill(from io.Reader, declared, limit int64) error {
 		size = min(declared+1, firstRead)
 	}
 	for {
-		b.Grow(int(size))
-		if more := int64(cap(b.B)) - b.taken; more > 0 {
-			if !b.budget.take(more) {
+		if more := int64(wire.Room(int(size))) - b.taken; more > 0 {
+			if !b.budget.take(more, b.taken) {
 				return errBudget
 			}
 			b.taken += more
 		}
+		b.Grow(int(size))
 		for len(b.B) < cap(b.B) {
 			n, err := from.Read(b.B[len(b.B):cap(b.B)])
 			b.B = b.B[:len(b.B)+n]
@@ -113,8 +114,8 @@ func (b *body) fill(from io.Reader, declared, limit int64) error {
 			}
 		}
 		size = 4 * int64(cap(b.B))
-		if declared >= 0 {
-			size = min(size, max(declared+1, int64(cap(b.B))+readAhead))
+		if declared >= 0 && size >= declared {
+			size = max(declared, int64(cap(b.B))) + 1
 		}
 	}
 }

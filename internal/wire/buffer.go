@@ -14,6 +14,16 @@ type Buffer struct {
 	B []byte
 }
 
+// Room is the capacity of a buffer that is borrowed for n bytes.
+func Room(n int) int {
+	for _, size := range classes {
+		if n <= size {
+			return size
+		}
+	}
+	return n
+}
+
 // Borrow returns an empty buffer with room for at least n bytes.
 func Borrow(n int) *Buffer {
 	for i, size := range classes {

@@ -10,7 +10,7 @@ import (
 func TestBuffersHaveTheRoomThatWasAskedFor(t *testing.T) {
 	for _, n := range []int{0, 1, 4096, 4097, 100_000, 4 << 20, 4<<20 + 1} {
 		b := wire.Borrow(n)
-		if len(b.B) != 0 || cap(b.B) < n {
+		if len(b.B) != 0 || cap(b.B) < n || cap(b.B) != wire.Room(n) {
 			t.Errorf("%d: length %d, capacity %d", n, len(b.B), cap(b.B))
 		}
 		b.Release()

@@ -41,7 +41,8 @@ func (r *Request) figure(id name) *figure { return &r.figures[id-nameMaxTokens] 
 // what cannot be lowered. The error is the fault invalid_request with the field's name in Param.
 //
 // A number below one bounds no tokens, as some engines have it, and is replaced by the bound. Only a completion's nought stays: it asks for
-// the prompt's own logprobs. A chat that states no bound at all, which means the model's maximum, gets one by Rewrite.
+// the prompt's own logprobs. A chat that states no bound at all, which means the model's maximum, gets one by Rewrite; one that states only
+// max_completion_tokens gets the same number as max_tokens.
 func (r *Request) Clamp(c Clamps, refused Refused) error {
 	if err := r.refuse(c, refused); err != nil {
 		return err
@@ -58,7 +59,12 @@ func (r *Request) Clamp(c Clamps, refused Refused) error {
 	for _, id := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameNPredict} {
 		r.lower(id, c.MaxTokens, least)
 	}
-	if !r.figure(nameMaxTokens).stated && !(r.kind == Chat && r.figure(nameMaxCompletionTokens).stated) {
+	switch newer := r.figure(nameMaxCompletionTokens); {
+	case r.figure(nameMaxTokens).stated:
+	case r.kind == Chat && newer.stated && c.MaxTokens > 0:
+		r.bound = newer.value // Said under the older name, too: some engines know no other and would heed no bound at all.
+	case r.kind == Chat && newer.stated:
+	default:
 		r.bound = int32(min(c.MaxTokens, math.MaxInt32))
 	}
 	r.tally()
@@ -106,7 +112,7 @@ func (r *Request) clamp(edits []edit, rw *Rewrite) []edit {
 	if rw.MaxCompletionTokens && r.kind == Chat {
 		id = nameMaxCompletionTokens
 	}
-	if !r.addsBound(id) && !(rw.Endless && r.kind == Completion && r.bound > 0) {
+	if r.figure(id).stated || !r.addsBound(id) && !(rw.Endless && r.kind == Completion && r.bound > 0) {
 		return edits
 	}
 	if at := r.figure(id).at; at != (Span{}) {

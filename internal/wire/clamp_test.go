@@ -42,7 +42,9 @@ func TestClampLowersInTheBody(t *testing.T) {
 		"two of null":                   {Chat, all, Rewrite{MaxCompletionTokens: true}, chat(`"max_tokens":null,"max_completion_tokens":null,`), chat(`"max_tokens":null,"max_completion_tokens":100,`), 100, 1},
 		"null beside a bound":           {Chat, all, Rewrite{MaxCompletionTokens: true}, chat(`"max_tokens":7,"max_completion_tokens":null,`), chat(`"max_tokens":7,"max_completion_tokens":null,`), 7, 1},
 		"both names":                    {Chat, all, Rewrite{}, chat(`"max_tokens":7,"max_completion_tokens":700,`), chat(`"max_tokens":7,"max_completion_tokens":100,`), 100, 1},
-		"the newer name alone":          {Chat, all, Rewrite{}, chat(`"max_completion_tokens":9,`), chat(`"max_completion_tokens":9,`), 9, 1},
+		"the newer name alone":          {Chat, all, Rewrite{}, chat(`"max_completion_tokens":9,`), `{"model":"m","max_tokens":9,"max_completion_tokens":9,` + hello + `}`, 9, 1},
+		"the newer name at OpenAI":      {Chat, all, Rewrite{MaxCompletionTokens: true}, chat(`"max_completion_tokens":900,`), chat(`"max_completion_tokens":100,`), 100, 1},
+		"the newer name beside null":    {Chat, all, Rewrite{}, chat(`"max_tokens":null,"max_completion_tokens":900,`), chat(`"max_tokens":100,"max_completion_tokens":100,`), 100, 1},
 		"below one is no bound":         {Chat, all, Rewrite{}, chat(`"max_tokens":-1,"max_completion_tokens":0,`), chat(`"max_tokens":100,"max_completion_tokens":100,`), 100, 1},
 		"llama.cpp's own name":          {Chat, all, Rewrite{}, chat(`"max_tokens":5,"n_predict":-2,`), chat(`"max_tokens":5,"n_predict":100,`), 100, 1},
 		"llama.cpp's own name alone":    {Chat, all, Rewrite{}, chat(`"n_predict":9,`), `{"model":"m","max_tokens":100,"n_predict":9,` + hello + `}`, 100, 1},
@@ -227,6 +229,9 @@ func lowered(request map[string]any, kind Kind, c Clamps, rw Rewrite) map[string
 		if v, is := request[name].(float64); is && rule.most > 0 && (v > float64(rule.most) || rule.off(v)) {
 			request[name] = float64(rule.most)
 		}
+	}
+	if newer, is := request["max_completion_tokens"].(float64); is && chat && c.MaxTokens > 0 && request["max_tokens"] == nil && !rw.MaxCompletionTokens {
+		request["max_tokens"] = newer
 	}
 	name := "max_tokens"
 	if chat && rw.MaxCompletionTokens {
