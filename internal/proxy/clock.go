@@ -69,3 +69,6 @@ func (c *clock) rest() {
 	c.timer.Stop()
 	c.since = time.Now()
 }
+
+// endIn makes the whole attempt end within d from now.
+func (c *clock) endIn(d time.Duration) { c.end, c.since = time.Now().Add(d), time.Time{} }

@@ -40,9 +40,14 @@ func TestTheClockCancelsWithTheLimitThatPassed(t *testing.T) {
 		after time.Duration
 		words string
 	}{
-		"first byte":              {func(c *clock) { c.arm(2*time.Second, phaseFirstByte) }, 2 * time.Second, "begin its answer within 2s"},
-		"gap":                     {func(c *clock) { c.arm(3*time.Second, phaseBetweenBytes) }, 3 * time.Second, "next part of its answer within 3s"},
-		"total before the gap":    {func(c *clock) { c.arm(time.Hour, phaseBetweenBytes) }, 10 * time.Second, "finish its answer within 10s"},
+		"first byte":           {func(c *clock) { c.arm(2*time.Second, phaseFirstByte) }, 2 * time.Second, "begin its answer within 2s"},
+		"gap":                  {func(c *clock) { c.arm(3*time.Second, phaseBetweenBytes) }, 3 * time.Second, "next part of its answer within 3s"},
+		"total before the gap": {func(c *clock) { c.arm(time.Hour, phaseBetweenBytes) }, 10 * time.Second, "finish its answer within 10s"},
+		"the end moved closer": {func(c *clock) {
+			c.rest()
+			c.endIn(time.Second)
+			c.arm(time.Hour, phaseBetweenBytes)
+		}, time.Second, "finish its answer"},
 		"total without any other": {func(*clock) {}, 10 * time.Second, "finish its answer within 10s"},
 		"rest does not count": {func(c *clock) {
 			c.arm(time.Second, phaseFirstByte)

@@ -78,7 +78,7 @@ func (f *flight) stream(ctx context.Context, resp *http.Response, body *timedBod
 			return r.clientGone(err)
 		}
 		if verdict.Done {
-			body.gap = afterDone
+			body.clock.endIn(afterDone)
 			// Reads to the end of the body, so that the connection can be used again. What follows [DONE] is dropped, but
 			// for the line feed of a CR LF that arrived in two parts.
 			partial := event.Partial
