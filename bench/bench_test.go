@@ -32,7 +32,7 @@ func router(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "api-router")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../cmd/api-router").CombinedOutput(); err != nil {
-		t.Skipf("SKIPPING: the router does not build: %v\n%s", err, out)
+		t.Fatalf("the router does not build: %v\n%s", err, out)
 	}
 	return path
 }

@@ -36,7 +36,7 @@ func deaf(t *testing.T) string {
 		}
 		t.Cleanup(func() { _ = conn.Close() })
 	}
-	t.Skip("the queue of a listener does not fill up on this system")
+	t.Fatal("the queue of a listener does not fill up on this system: nothing stands for a dropped SYN")
 	return ""
 }
 

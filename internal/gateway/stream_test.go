@@ -39,20 +39,20 @@ func TestRecordedStreamsCutAnywherePassUnchanged(t *testing.T) {
 		t.Fatal("no recorded streams: ", err)
 	}
 	for _, file := range files {
+		recorded, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := string(recorded)
+		if !strings.Contains(sent, "[DONE]") || strings.Contains(sent, `"error"`) {
+			continue // Such a stream does not end well: TestAStreamThatEndsEarlyNeverEndsCleanly has its like.
+		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
-			recorded, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			sent := string(recorded)
 			want := sent
 			// Where a recording goes on after [DONE], the golden file is what a client may see of it.
 			if golden, err := os.ReadFile(strings.TrimSuffix(file, ".sse") + ".none.golden"); err == nil {
 				want = string(golden)
-			}
-			if !strings.Contains(want, "[DONE]") || strings.Contains(want, `"error"`) {
-				t.Skip("not a stream that ends well")
 			}
 			var cut atomic.Int64
 			backend := play(t, func(conn net.Conn, _ string) {
@@ -253,7 +253,7 @@ func leaving(t *testing.T, way setting) {
 				if streaming {
 					request = streamChat
 				}
-				ended := make(chan struct{})
+				ended, reading := make(chan struct{}), make(chan struct{})
 				go func() {
 					defer close(ended)
 					resp, err := client.Do(h.request("/v1/chat/completions", request).WithContext(ctx))
@@ -264,11 +264,18 @@ func leaving(t *testing.T, way setting) {
 					if resp.Proto[:6] != version[:6] {
 						t.Errorf("spoke %s", resp.Proto)
 					}
+					if _, err := io.ReadFull(resp.Body, make([]byte, 1)); err == nil {
+						close(reading)
+					}
 					_, _ = io.Copy(io.Discard, resp.Body)
 				}()
 				<-started
-				if streaming {
-					time.Sleep(20 * time.Millisecond) // Let the first event reach the client.
+				if streaming { // It leaves in the middle of an answer.
+					select {
+					case <-reading:
+					case <-time.After(10 * time.Second):
+						t.Fatal("the first event does not reach the client")
+					}
 				}
 				left := time.Now()
 				leave()
