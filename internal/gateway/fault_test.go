@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -133,4 +134,28 @@ func TestBytesBehindAnAnswerNeverReachTheNextRequest(t *testing.T) {
 			}
 		}
 	})
+}
+
+// exploding is a transport with a bug.
+type exploding struct{}
+
+func (exploding) RoundTrip(*http.Request) (*http.Response, error) { panic("a bug") }
+func (exploding) CloseIdleConnections()                           {}
+
+func TestAPanicOnTheWayGivesTheLeaseBackAndLeavesARecord(t *testing.T) {
+	h := build(t, setting{transport: func(fleet.Spec) (upstream.Transport, error) { return exploding{}, nil }}, "http://127.0.0.1:1")
+	resp, err := h.Client().Do(h.request("/v1/chat/completions", chat))
+	if err == nil {
+		_ = resp.Body.Close()
+		t.Errorf("status %d: nobody knows how far the answer had come", resp.StatusCode)
+	}
+	if rec := h.closed(1); rec.StopReason != "crash" || rec.Code != "internal_error" {
+		t.Errorf("%+v", rec)
+	}
+	if b, _ := h.fleet.Backend("b0"); b.InFlight() != 0 {
+		t.Errorf("%d leases are out", b.InFlight())
+	}
+	if resp := h.get("/v1/models"); resp.StatusCode != 200 {
+		t.Errorf("the router does not live on: %d", resp.StatusCode)
+	}
 }

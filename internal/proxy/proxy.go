@@ -150,8 +150,7 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 		}
 		f.out.Attempts++
 		f.out.Backend, f.out.BackendModel = choice.Lease.Backend().ID(), choice.Model
-		res := f.attempt(ctx, choice)
-		choice.Lease.Done(res.health)
+		res := f.try(ctx, choice)
 		if res.err == nil {
 			return
 		}
@@ -161,6 +160,12 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 		}
 		f.failures = append(f.failures, fault.From(res.err))
 	}
+}
+
+// try makes one attempt and gives its lease back, also when the attempt panics: that says nothing about the backend.
+func (f *flight) try(ctx context.Context, choice fleet.Choice) (res result) {
+	defer func() { choice.Lease.Done(res.health) }()
+	return f.attempt(ctx, choice)
 }
 
 // result is how one attempt ended.
