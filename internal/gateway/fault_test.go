@@ -149,7 +149,7 @@ func TestAPanicOnTheWayGivesTheLeaseBackAndLeavesARecord(t *testing.T) {
 		_ = resp.Body.Close()
 		t.Errorf("status %d: nobody knows how far the answer had come", resp.StatusCode)
 	}
-	if rec := h.closed(1); rec.StopReason != "crash" || rec.Code != "internal_error" {
+	if rec := h.closed(1); rec.StopReason != "crash" || rec.Status != 500 || rec.Code != "internal_error" {
 		t.Errorf("%+v", rec)
 	}
 	if b, _ := h.fleet.Backend("b0"); b.InFlight() != 0 {

@@ -83,7 +83,8 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 	g.Logger.LogAttrs(r.Context(), slog.LevelError, "a handler panicked: this is a bug",
 		slog.String("request_id", x.RequestID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
 	x.StopReason = usage.StopCrash
-	g.fail(w, x, fmt.Errorf("panic: %v", v)) //nolint:err113 // It has no caller that could ask for it.
+	g.fail(w, x, fmt.Errorf("panic: %v", v))  //nolint:err113 // It has no caller that could ask for it.
+	x.Status = http.StatusInternalServerError // Whatever was on its way, this is what it was.
 	if x.sent {
 		panic(http.ErrAbortHandler)
 	}
