@@ -16,10 +16,12 @@ const (
 	AmbiguousRequest     Code = "ambiguous_request"
 	MissingAPIKey        Code = "missing_api_key"
 	InvalidAPIKey        Code = "invalid_api_key"
+	PermissionDenied     Code = "permission_denied"
 	ModelNotFound        Code = "model_not_found"
 	NotFound             Code = "not_found"
 	MethodNotAllowed     Code = "method_not_allowed"
 	RequestTimeout       Code = "request_timeout"
+	PreconditionFailed   Code = "precondition_failed"
 	RequestTooLarge      Code = "request_too_large"
 	UnsupportedMediaType Code = "unsupported_media_type"
 	QueueFull            Code = "queue_full"
@@ -33,6 +35,8 @@ const (
 	BackendProtocolError       Code = "backend_protocol_error"
 	NoBackendAvailable         Code = "no_backend_available"
 	BackendOverloaded          Code = "backend_overloaded"
+	ModelDisabled              Code = "model_disabled"
+	StoreUnavailable           Code = "store_unavailable"
 	Draining                   Code = "draining"
 	BackendTimeout             Code = "backend_timeout"
 )
@@ -44,6 +48,7 @@ const statusClientClosed = 499
 const (
 	typeRequest        = "invalid_request_error"
 	typeAuthentication = "authentication_error"
+	typePermission     = "permission_error"
 	typeRateLimit      = "rate_limit_error"
 	typeServer         = "server_error"
 )
@@ -65,10 +70,12 @@ var catalogue = index([]Entry{
 	{AmbiguousRequest, http.StatusBadRequest, typeRequest, false, "The request says two different things in one place"},
 	{MissingAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The request carries no API key"},
 	{InvalidAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The API key is not known here"},
+	{PermissionDenied, http.StatusForbidden, typePermission, false, "The credential is known, but may not do this"},
 	{ModelNotFound, http.StatusNotFound, typeRequest, false, "No routing policy serves this model for this key"},
 	{NotFound, http.StatusNotFound, typeRequest, false, "Nothing is served at this path"},
 	{MethodNotAllowed, http.StatusMethodNotAllowed, typeRequest, false, "The path exists, but not for this HTTP method"},
 	{RequestTimeout, http.StatusRequestTimeout, typeRequest, true, "The request's body did not arrive in time"},
+	{PreconditionFailed, http.StatusPreconditionFailed, typeRequest, false, "The document has changed since it was read"},
 	{RequestTooLarge, http.StatusRequestEntityTooLarge, typeRequest, false, "The request's body is larger than this router accepts"},
 	{UnsupportedMediaType, http.StatusUnsupportedMediaType, typeRequest, false, "The body is not sent as plain JSON"},
 	{QueueFull, http.StatusTooManyRequests, typeRateLimit, true, "The router holds as much as it can"},
@@ -79,6 +86,8 @@ var catalogue = index([]Entry{
 	{BackendProtocolError, http.StatusBadGateway, typeServer, true, "A backend answered with something that is not a valid answer"},
 	{NoBackendAvailable, http.StatusServiceUnavailable, typeServer, true, "No backend of this model can take a request now"},
 	{BackendOverloaded, http.StatusServiceUnavailable, typeServer, true, "Every backend of this model says that it is full"},
+	{ModelDisabled, http.StatusServiceUnavailable, typeServer, false, "An operator has switched this model off"},
+	{StoreUnavailable, http.StatusServiceUnavailable, typeServer, true, "The store of the documents cannot be reached"},
 	{Draining, http.StatusServiceUnavailable, typeServer, true, "This router is shutting down"},
 	{BackendTimeout, http.StatusGatewayTimeout, typeServer, true, "A backend did not answer in time"},
 })

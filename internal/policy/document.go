@@ -1,4 +1,4 @@
-// Package policy turns documents (backends and routing policies) into one immutable table and keeps that table current.
+// Package policy turns documents (backends, routing policies, prices and marks) into one immutable table and keeps that table current.
 //
 // Parse reads documents from text and finds every problem at once. Compile checks them against each other and builds a Table.
 // A Store follows a Source, keeps the last good version of every document, and publishes tables with one atomic store.
@@ -14,6 +14,8 @@ type Kind string
 const (
 	KindBackend       Kind = "Backend"
 	KindRoutingPolicy Kind = "RoutingPolicy"
+	KindPrice         Kind = "Price"
+	KindMark          Kind = "Mark"
 )
 
 // Everyone is the organization of a policy that holds for every organization without a policy of its own for the model.
@@ -95,6 +97,10 @@ type Candidate struct {
 	Backend string `json:"id"`
 	Weight  int    `json:"weight"`
 	Tier    int    `json:"tier"`
+	// Degraded keeps this policy from using the backend while it has another that works.
+	Degraded bool `json:"degraded,omitempty"`
+	// Callers narrow the backend to some callers: key ids or organizations.
+	Callers KeyRules `json:"callers,omitzero"`
 }
 
 // Retry bounds the attempts at one request before its first byte.
@@ -138,6 +144,48 @@ type Fields struct {
 	ChatTemplateKwargs string `json:"chat_template_kwargs"`
 	// RemoteMedia are URLs in messages, which the backend fetches from wherever the client says. data: URLs are always allowed.
 	RemoteMedia string `json:"remote_media"`
+}
+
+// Price is what the tokens of a model cost from a time on.
+type Price struct {
+	ID            string    `json:"id"`
+	Model         string    `json:"model"`
+	ValidFrom     time.Time `json:"valid_from"`
+	USDPerMillion Rates     `json:"usd_per_million"`
+}
+
+// Rates are the prices of the classes of tokens, in US dollars for a million of them.
+type Rates struct {
+	Input       USD `json:"input"`
+	CachedInput USD `json:"cached_input"`
+	Output      USD `json:"output"`
+	Reasoning   USD `json:"reasoning"`
+}
+
+// USD is an amount in millionths of a US dollar, written as a decimal number such as 0.40.
+type USD int64
+
+// The states that a mark puts its target in.
+const (
+	Disabled = "disabled" // no request; what runs at a disabled backend is cut off
+	Draining = "draining" // no new request; what runs may finish
+	Degraded = "degraded" // only when there is nothing else
+)
+
+// Mark is an operator's hand on a backend, a model, or what an organization asks of a model. Exactly one of Backend, Model and
+// Organization is set, or Model and Organization together.
+type Mark struct {
+	ID           string `json:"id"`
+	Backend      string `json:"backend,omitempty"`
+	Model        string `json:"model,omitempty"` // canonical or alias
+	Organization string `json:"organization,omitempty"`
+	State        string `json:"state"`
+	// Reason is shown to operators; of a disabled model or organization also to clients.
+	Reason string    `json:"reason,omitempty"`
+	Actor  string    `json:"actor,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	// Until is when the mark ends by itself; zero: when somebody takes it away.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // NewBackend returns a Backend with every default filled in.
@@ -185,30 +233,46 @@ func (o *Fields) fill() {
 
 func (c *Candidate) fill() { c.Weight = 100 }
 
-// Document is one Backend or one RoutingPolicy (exactly one of the two is set) and the place where it was read.
+// Document is one document (exactly one of the first four is set) and the place where it was read.
 type Document struct {
 	Backend *Backend       `json:"backend,omitempty"`
 	Policy  *RoutingPolicy `json:"policy,omitempty"`
-	// File is the file's path, or another name for the place: "environment".
+	Price   *Price         `json:"price,omitempty"`
+	Mark    *Mark          `json:"mark,omitempty"`
+	// File is the file's path, a key, or another name for the place: "environment".
 	File string `json:"file,omitempty"`
+	// Revision is the document's in its book; 0 where that keeps none.
+	Revision int64 `json:"revision,omitempty"`
+	// Legacy says that it was read from the form of the earlier service.
+	Legacy bool `json:"legacy,omitempty"`
 	// Line is 0 where there is none. It is not kept on disk: lines move without a change of content.
 	Line int `json:"-"`
 
 	checked bool // by Parse: nothing is wrong with it alone, and its values are in their normal forms
 }
 
-// Kind tells which of the two the document is.
+// Kind tells which kind of document it is.
 func (d Document) Kind() Kind {
-	if d.Backend != nil {
+	switch {
+	case d.Backend != nil:
 		return KindBackend
+	case d.Price != nil:
+		return KindPrice
+	case d.Mark != nil:
+		return KindMark
 	}
 	return KindRoutingPolicy
 }
 
-// ID is the id of the backend or policy.
+// ID is the document's id.
 func (d Document) ID() string {
-	if d.Backend != nil {
+	switch {
+	case d.Backend != nil:
 		return d.Backend.ID
+	case d.Price != nil:
+		return d.Price.ID
+	case d.Mark != nil:
+		return d.Mark.ID
 	}
 	return d.Policy.ID
 }

@@ -1,0 +1,108 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Book is a place that holds documents and can be written. A change is in the book together with its entry in the history, or
+// not at all. Every method has the deadline of its context.
+type Book interface {
+	// Read returns the documents of a kind by id, or the one document with this id: it fails with ErrNotFound when that is not there.
+	Read(ctx context.Context, kind Kind, id string) ([]Stored, error)
+	// Write makes one change and returns the document as it stands then, which for a deletion is the one that went. A change that
+	// changes nothing is not made: it gives the document as it is. It fails with ErrConflict, ErrNotFound (a deletion) or ErrReadOnly.
+	Write(ctx context.Context, change Write) (Stored, error)
+	// History returns the changes of one document, or of all when kind and id are empty, the newest first, at most limit.
+	History(ctx context.Context, kind Kind, id string, limit int) ([]Change, error)
+}
+
+// Why a book refuses. Whatever else it returns means that the book cannot be reached or does not work.
+var (
+	ErrNotFound = errors.New("there is no such document")
+	ErrConflict = errors.New("the document has changed in the meantime")
+	ErrReadOnly = errors.New("the policy source cannot be written here")
+)
+
+// Stored is a document as its book holds it: perhaps not a valid one.
+type Stored struct {
+	Kind Kind   `json:"kind"`
+	ID   string `json:"id"`
+	// Place is where it stands: a key, a file and line.
+	Place string `json:"place,omitempty"`
+	// Revision grows with every change of the document; 0 where the book keeps none.
+	Revision int64 `json:"revision"`
+	// Content is the document as it was written, as JSON.
+	Content json.RawMessage `json:"content"`
+	// Legacy says that it has the form of the earlier service.
+	Legacy bool `json:"legacy,omitempty"`
+}
+
+// Write is one change to a book.
+type Write struct {
+	Kind Kind
+	ID   string
+	// Content is the new document as JSON; nil deletes it.
+	Content json.RawMessage
+	// If is the revision that the document must have for the change to be made: 0, that there is none. Nil: whatever it has.
+	If *int64
+	// Actor and Reason go into the history: who, and why if they said so.
+	Actor  string
+	Reason string
+}
+
+// Action is what a change did.
+type Action string
+
+// The actions.
+const (
+	ActionCreate Action = "create"
+	ActionUpdate Action = "update"
+	ActionDelete Action = "delete"
+)
+
+// Change is one entry of the history.
+type Change struct {
+	// Revision is the document's after the change. For a deletion it is that of the deletion.
+	Revision int64  `json:"revision"`
+	Action   Action `json:"action"`
+	Kind     Kind   `json:"kind"`
+	ID       string `json:"id"`
+	// Before and After are the documents; null where there was or is none.
+	Before json.RawMessage `json:"before"`
+	After  json.RawMessage `json:"after"`
+	// Actor is empty for a change that was made past the router.
+	Actor  string    `json:"actor"`
+	Reason string    `json:"reason,omitempty"`
+	At     time.Time `json:"at,omitzero"`
+}
+
+// Collection is the name of a kind in keys and paths: "backends", "policies", "prices", "marks"; "" for an unknown kind.
+func (k Kind) Collection() string { return collections[k] }
+
+// Kinds are all kinds, in the order in which they are listed.
+func Kinds() []Kind { return []Kind{KindBackend, KindRoutingPolicy, KindPrice, KindMark} }
+
+// KindOf finds a kind by any name that people give it: the kind itself, its collection or one of it, in any letter case.
+func KindOf(name string) (Kind, error) {
+	lower := strings.ToLower(name)
+	for kind, collection := range collections {
+		if lower == collection || lower == singular[kind] || lower == strings.ToLower(string(kind)) {
+			return kind, nil
+		}
+	}
+	return "", fmt.Errorf("there is no kind %s: it is one of backends, policies, prices, marks", quote(name))
+}
+
+var (
+	collections = map[Kind]string{KindBackend: "backends", KindRoutingPolicy: "policies", KindPrice: "prices", KindMark: "marks"}
+	singular    = map[Kind]string{KindBackend: "backend", KindRoutingPolicy: "policy", KindPrice: "price", KindMark: "mark"}
+)
+
+// outsideID are the bytes that an id cannot have.
+var outsideID = regexp.MustCompile(`[^A-Za-z0-9._-]`)
