@@ -36,6 +36,7 @@ func appendOutcome(b []byte, rec *Record) []byte {
 	b = appendSomeText(b, "backend_model", rec.BackendModel)
 	b = appendSomeText(b, "backend", rec.Backend)
 	b = appendSomeText(b, "decision", rec.Decision)
+	b = appendSomeText(b, "warning", rec.Warning)
 	b = appendInt(b, "attempts", int64(rec.Attempts))
 	b = appendInt(b, "prompt_tokens", rec.PromptTokens)
 	b = appendInt(b, "cached_tokens", rec.CachedTokens)

@@ -20,7 +20,7 @@ func TestRecordsAreEncodedAsTheirTagsSay(t *testing.T) {
 				Start:        time.UnixMicro(rapid.Int64Range(0, 1<<50).Draw(t, "start")).UTC(),
 				Organization: text.Draw(t, "organization"), KeyID: text.Draw(t, "key"), Model: text.Draw(t, "model"),
 				BackendModel: text.Draw(t, "backend model"), Backend: text.Draw(t, "backend"), Policy: text.Draw(t, "policy"),
-				PolicyRevision: text.Draw(t, "revision"), Decision: text.Draw(t, "decision"), Attempts: rapid.IntRange(0, 9).Draw(t, "attempts"),
+				PolicyRevision: text.Draw(t, "revision"), Decision: text.Draw(t, "decision"), Warning: text.Draw(t, "warning"), Attempts: rapid.IntRange(0, 9).Draw(t, "attempts"),
 				Stream: rapid.Bool().Draw(t, "stream"), PromptTokens: count.Draw(t, "prompt"), CachedTokens: count.Draw(t, "cached"),
 				CompletionTokens: count.Draw(t, "completion"), ReasoningTokens: count.Draw(t, "reasoning"), UsageSource: text.Draw(t, "source"),
 				Status: rapid.IntRange(0, 599).Draw(t, "status"), Code: text.Draw(t, "code"), StopReason: text.Draw(t, "stop"),
@@ -54,4 +54,24 @@ func BenchmarkClose(b *testing.B) {
 	for b.Loop() {
 		r.Close(rec)
 	}
+}
+
+// BenchmarkKeep measures what keeping a closed record in memory costs, alone and with every processor at it.
+func BenchmarkKeep(b *testing.B) {
+	kept := newRing(keepRecords)
+	rec := &Record{RequestID: "01a20722-804a-7d65-bb4e-cf5e51d5b42a", Organization: "acme", KeyID: "dev-1", Model: "gpt-oss-20b", Start: time.Now()}
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			kept.add(rec)
+		}
+	})
+	b.Run("crowd", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				kept.add(rec)
+			}
+		})
+	})
 }

@@ -30,6 +30,7 @@ type Record struct {
 	Policy         string `json:"policy,omitempty"`
 	PolicyRevision string `json:"policy_revision,omitempty"`
 	Decision       string `json:"decision,omitempty"` // PRIMARY or FAILOVER
+	Warning        string `json:"warning,omitempty"`  // as the x-routing-warning header has it
 	Attempts       int    `json:"attempts"`
 	Stream         bool   `json:"stream"`
 

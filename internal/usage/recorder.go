@@ -22,9 +22,12 @@ type Sink interface {
 // process. Each line has a type: open when a request is admitted, checkpoint while its stream runs, close at its end. A request
 // that was refused before it was admitted has a close alone. A request whose close is missing was cut by a crash: its last
 // checkpoint says what it had produced.
+//
+// The records that were closed last are also kept in memory, for Recent.
 type Recorder struct {
-	log   *slog.Logger
-	sinks []Sink
+	log    *slog.Logger
+	sinks  []Sink
+	recent *ring
 
 	lost   atomic.Int64
 	warned atomic.Int64 // Unix seconds of the last warning: one a minute is enough
@@ -32,7 +35,14 @@ type Recorder struct {
 
 // NewRecorder returns a recorder over sinks. With no sink, records are only counted as lost.
 func NewRecorder(log *slog.Logger, sinks ...Sink) *Recorder {
-	return &Recorder{log: log, sinks: sinks}
+	return &Recorder{log: log, sinks: sinks, recent: newRing(keepRecords)}
+}
+
+// Keep sets how many closed records Recent can give, 100 unless it is called; 0 keeps none. It returns r, and must be called
+// before the first record.
+func (r *Recorder) Keep(records int) *Recorder {
+	r.recent = newRing(records)
+	return r
 }
 
 // Open notes that a request was admitted and is about to reach a backend. Nothing is said of its outcome yet.
@@ -52,7 +62,11 @@ func (r *Recorder) Checkpoint(requestID string, p Progress) {
 // Close writes the final record of a request. It is called once a request, however that ended.
 func (r *Recorder) Close(rec *Record) {
 	r.write("close", func(b []byte) []byte { return appendRecord(b, rec) })
+	r.recent.add(rec)
 }
+
+// Recent gives the records that were closed last, the newest first, at most limit. It has what no sink could take, too.
+func (r *Recorder) Recent(limit int) []Record { return r.recent.latest(limit) }
 
 // Lost is the number of lines that some sink could not take.
 func (r *Recorder) Lost() int64 { return r.lost.Load() }
