@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/policy"
 )
 
 // The environments. Production is the default, because a mistake there must close doors, not open them.
@@ -23,16 +26,21 @@ const (
 // environment, the flags and docs/config.md take it from.
 type Config struct {
 	Environment string
-	Listen      struct{ Public string }
+	Listen      struct{ Public, Admin string }
 	Log         struct{ Level, Format string }
 	Policy      struct {
 		Source   string
 		File     struct{ Path string }
+		Etcd     Etcd
 		LastGood string
 	}
-	Identity struct{ DevelopmentKeys bool }
-	Usage    struct{ Sinks []Sink }
-	Server   struct {
+	State    struct{ URL string }
+	Identity struct {
+		DevelopmentKeys bool
+		AdminTokens     []AdminToken
+	}
+	Usage  struct{ Sinks []Sink }
+	Server struct {
 		BodyMemory    int64 // bytes
 		MaxBody       int64 // bytes
 		HeaderTimeout time.Duration
@@ -47,6 +55,35 @@ type Config struct {
 	// Backends come from BACKEND_ENDPOINTS of the earlier service; there is no setting of ours, because backends are documents.
 	Backends []Endpoint
 }
+
+// The policy sources.
+const (
+	SourceFile  = "file"
+	SourceState = "state"
+	SourceEtcd  = "etcd"
+)
+
+// Etcd is how the policy source etcd is reached.
+type Etcd struct {
+	Endpoints []string
+	Prefix    string
+	Username  string
+	Password  policy.SecretRef
+	TLS       EtcdTLS
+}
+
+// EtcdTLS says how etcd is verified and how the router proves itself. CA, Cert and Key are paths of PEM files.
+type EtcdTLS struct{ CA, Cert, Key, ServerName string }
+
+// AdminToken lets its bearer use the admin API in a role.
+type AdminToken struct {
+	Name  string
+	Role  string // one of adminRoles
+	Token policy.SecretRef
+}
+
+// adminRoles are what an admin token may be, each with all that those before it may.
+var adminRoles = []string{"viewer", "operator", "admin"}
 
 // Sink is one place that usage records go to.
 type Sink struct {
@@ -76,11 +113,18 @@ const envPrefix = "API_ROUTER_"
 const (
 	pathEnvironment     = "environment"
 	pathListenPublic    = "listen.public"
+	pathListenAdmin     = "listen.admin"
 	pathLogLevel        = "log.level"
 	pathLogFormat       = "log.format"
+	pathSource          = "policy.source"
+	pathEndpoints       = "policy.etcd.endpoints"
+	pathPassword        = "policy.etcd.password"
+	pathUsername        = "policy.etcd.username"
+	pathTLSCert         = "policy.etcd.tls.cert"
 	pathLastGood        = "policy.last_good"
+	pathState           = "state.url"
 	pathDevelopmentKeys = "identity.development_keys"
-	pathSinks           = "usage.sinks"
+	pathAdminTokens     = "identity.admin_tokens"
 )
 
 // settings is the table.
@@ -94,6 +138,10 @@ var settings = []setting{
 		func(c *Config) value { return address(&c.Listen.Public) },
 	},
 	{
+		pathListenAdmin, "admin-listen", "Address of the admin listener: the admin API under /admin/v1. It is opened only where identity.admin_tokens has an entry.",
+		func(c *Config) value { return address(&c.Listen.Admin) },
+	},
+	{
 		pathLogLevel, "log-level", "The least severe lines that are logged.",
 		func(c *Config) value { return choice(&c.Log.Level, "debug", "info", "warn", "error") },
 	},
@@ -102,24 +150,64 @@ var settings = []setting{
 		func(c *Config) value { return choice(&c.Log.Format, "json", "text") },
 	},
 	{
-		"policy.source", "", "Where backends and routing policies come from.",
-		func(c *Config) value { return choice(&c.Policy.Source, "file") },
+		pathSource, "policy-source", "Where the documents (backends, routing policies, prices and marks) come from: files that only a person changes, the state book of this machine, or etcd, which all replicas share.",
+		func(c *Config) value { return choice(&c.Policy.Source, SourceFile, SourceState, SourceEtcd) },
 	},
 	{
-		"policy.file.path", "policies", "A YAML file, or a directory of them, with the backends and routing policies. Changes are taken up while the process runs.",
+		"policy.file.path", "policies", "A YAML file, or a directory of them, with the documents. Changes are taken up while the process runs.",
 		func(c *Config) value { return text(&c.Policy.File.Path) },
+	},
+	{
+		pathEndpoints, "etcd", "The etcd cluster, as a list of HOST:PORT, with http:// or https:// before it where wanted. In the environment: separated by commas.",
+		func(c *Config) value { return endpoints(&c.Policy.Etcd.Endpoints) },
+	},
+	{
+		"policy.etcd.prefix", "", "What the keys in etcd begin with: a policy is at PREFIX`policies/ID`.",
+		func(c *Config) value { return prefix(&c.Policy.Etcd.Prefix) },
+	},
+	{
+		pathUsername, "", "The user at etcd. Empty: no authentication.",
+		func(c *Config) value { return optional(&c.Policy.Etcd.Username) },
+	},
+	{
+		pathPassword, "", "The password at etcd: a reference, env:NAME or file:PATH.",
+		func(c *Config) value { return reference{&c.Policy.Etcd.Password} },
+	},
+	{
+		"policy.etcd.tls.ca", "", "PEM file of the authorities that etcd's certificate is checked against. Empty: the system's.",
+		func(c *Config) value { return optional(&c.Policy.Etcd.TLS.CA) },
+	},
+	{
+		pathTLSCert, "", "PEM file of the router's own certificate for etcd.",
+		func(c *Config) value { return optional(&c.Policy.Etcd.TLS.Cert) },
+	},
+	{
+		"policy.etcd.tls.key", "", "PEM file of the key of policy.etcd.tls.cert.",
+		func(c *Config) value { return optional(&c.Policy.Etcd.TLS.Key) },
+	},
+	{
+		"policy.etcd.tls.server_name", "", "The name in etcd's certificate. Empty: the host of the endpoint.",
+		func(c *Config) value { return optional(&c.Policy.Etcd.TLS.ServerName) },
 	},
 	{
 		pathLastGood, "", "Where the last usable set of policies is kept for a start without their source. Empty: nowhere. The default is used only where its directory exists.",
 		func(c *Config) value { return optional(&c.Policy.LastGood) },
 	},
 	{
+		pathState, "state", "The state book, a SQLite file as sqlite:///PATH. It is used only where policy.source is state.",
+		func(c *Config) value { return stateURL(&c.State.URL) },
+	},
+	{
 		pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
 		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
 	},
 	{
-		pathSinks, "", "Where usage records go: a list of { type: jsonl, path: FILE }. In the environment: jsonl:FILE, separated by commas. Empty: nowhere.",
-		func(c *Config) value { return (*sinks)(&c.Usage.Sinks) },
+		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator or admin, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, an admin also changes documents. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
+		func(c *Config) value { return adminTokens(&c.Identity.AdminTokens) },
+	},
+	{
+		"usage.sinks", "", "Where usage records go: a list of { type: jsonl, path: FILE }. In the environment: jsonl:FILE, separated by commas. Empty: nowhere.",
+		func(c *Config) value { return sinks(&c.Usage.Sinks) },
 	},
 	{
 		"server.body_memory", "", "The memory for the bodies of all requests together; a request beyond it is answered 429 `queue_full`. Under a memory limit it is at most half of that.",
@@ -168,9 +256,12 @@ func Default() Config {
 	c.Environment = Production
 	c.Listen.Public = ":8080"
 	c.Log.Level, c.Log.Format = "info", "json"
-	c.Policy.Source = "file"
+	c.Listen.Admin = "127.0.0.1:8082"
+	c.Policy.Source = SourceFile
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood
+	c.Policy.Etcd.Prefix = "/api-router/"
+	c.State.URL = "sqlite:///var/lib/api-router/state.db"
 	c.Server.BodyMemory = 512 << 20
 	c.Server.MaxBody = 64 << 20
 	c.Server.HeaderTimeout = 10 * time.Second
@@ -207,7 +298,10 @@ var aliases = []alias{
 	{env: "CONFIG_CACHE_PATH", paths: []string{pathLastGood}, empty: true, set: func(c *Config, text string) error {
 		return optional(&c.Policy.LastGood).Set(text)
 	}},
-	{env: "CONFIG_SERVICE_ENDPOINT"},
+	{env: "CONFIG_SERVICE_ENDPOINT", paths: []string{pathSource, pathEndpoints}, set: func(c *Config, text string) error {
+		c.Policy.Source = SourceEtcd
+		return endpoints(&c.Policy.Etcd.Endpoints).Set(text)
+	}},
 	{env: "USER_ORG_SERVICE_URL"},
 	{env: "USER_ORG_SERVICE_TIMEOUT"},
 	{env: "REDIS_ADDR"},
@@ -279,5 +373,28 @@ func (c *Config) validate(origin map[string]string) Problems {
 	if _, port, err := net.SplitHostPort(c.Listen.Public); err != nil || port == "" {
 		add(pathListenPublic, "%q is not of the form host:port or :port", c.Listen.Public)
 	}
+	if c.Policy.Source == SourceEtcd {
+		c.validateEtcd(add)
+	}
 	return problems
+}
+
+func (c *Config) validateEtcd(add func(path, format string, args ...any)) {
+	etcd := &c.Policy.Etcd
+	if len(etcd.Endpoints) == 0 {
+		add(pathEndpoints, "policy.source is etcd and there is no endpoint; set policy.etcd.endpoints, API_ROUTER_POLICY_ETCD_ENDPOINTS or --etcd")
+	}
+	switch {
+	case etcd.Username == "" && !etcd.Password.IsZero():
+		add(pathPassword, "a password without policy.etcd.username")
+	case etcd.Username != "" && etcd.Password.IsZero():
+		add(pathUsername, "a user without policy.etcd.password")
+	}
+	if (etcd.TLS.Cert == "") != (etcd.TLS.Key == "") {
+		add(pathTLSCert, "policy.etcd.tls.cert and policy.etcd.tls.key belong together: set both or neither")
+	}
+	plain := slices.ContainsFunc(etcd.Endpoints, func(e string) bool { return strings.HasPrefix(e, "http://") })
+	if plain && etcd.TLS != (EtcdTLS{}) {
+		add(pathEndpoints, "policy.etcd.tls is set, and an http:// endpoint has no TLS; write https://")
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/policy"
 )
 
 // write puts content into a new file and returns its path.
@@ -27,13 +28,24 @@ func TestTheFileSetsEverySetting(t *testing.T) {
 	t.Parallel()
 	file := write(t, "config.yaml", `
 environment: development
-listen: { public: "127.0.0.1:9000" }
+listen: { public: "127.0.0.1:9000", admin: "127.0.0.1:9001" }
 log: { level: debug, format: text }
 policy:
-  source: file
-  file: { path: /etc/policies }
+  source: etcd
+  etcd:
+    endpoints: [ "etcd-0:2379", "https://etcd-1:2379/" ]
+    prefix: /router
+    username: router
+    password: env:ETCD_PASSWORD
+    tls: { ca: /etc/ca.pem, cert: /etc/cert.pem, key: /etc/key.pem, server_name: etcd }
   last_good: ""
-identity: { development_keys: true }
+identity:
+  development_keys: true
+  admin_tokens:
+    - { name: ops, role: operator, token: env:OPS_TOKEN }
+    - name: ci
+      role: admin
+      token: file:/run/secrets/ci
 usage:
   sinks:
     - { type: jsonl, path: /tmp/usage.jsonl }
@@ -57,15 +69,153 @@ server:
 	want.Environment = app.Development
 	want.Listen.Public = "127.0.0.1:9000"
 	want.Log.Level, want.Log.Format = "debug", "text"
-	want.Policy.File.Path, want.Policy.LastGood = "/etc/policies", ""
+	want.Listen.Admin = "127.0.0.1:9001"
+	want.Policy.Source, want.Policy.LastGood = app.SourceEtcd, ""
+	want.Policy.Etcd = app.Etcd{
+		Endpoints: []string{"etcd-0:2379", "https://etcd-1:2379"}, Prefix: "/router/", Username: "router", Password: reference(t, "env:ETCD_PASSWORD"),
+		TLS: app.EtcdTLS{CA: "/etc/ca.pem", Cert: "/etc/cert.pem", Key: "/etc/key.pem", ServerName: "etcd"},
+	}
 	want.Identity.DevelopmentKeys = true
+	want.Identity.AdminTokens = []app.AdminToken{
+		{Name: "ops", Role: "operator", Token: reference(t, "env:OPS_TOKEN")}, {Name: "ci", Role: "admin", Token: reference(t, "file:/run/secrets/ci")},
+	}
 	want.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: "/tmp/usage.jsonl"}, {Type: "jsonl", Path: "/tmp/second.jsonl"}}
 	want.Server.MaxBody = 512 << 10
 	want.Server.HeaderTimeout, want.Server.BodyTimeout, want.Server.IdleTimeout = time.Second, 2*time.Second, 3*time.Second
 	want.Server.WriteTimeout, want.Server.DrainTimeout, want.Server.DrainGrace = 4*time.Second, 5*time.Second, 0
 	want.Server.ExposeBackend = false
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, byText); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// byText compares references, which keep their text to themselves.
+var byText = cmp.Comparer(func(a, b policy.SecretRef) bool { return a.String() == b.String() })
+
+func reference(t *testing.T, text string) policy.SecretRef {
+	t.Helper()
+	ref, err := policy.ParseSecretRef(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func TestTheOtherPolicySources(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		file string
+		want func(*app.Config)
+	}{
+		"file":              {"policy: { source: file, file: { path: /etc/policies } }", func(c *app.Config) { c.Policy.File.Path = "/etc/policies" }},
+		"state":             {"policy: { source: state }\nstate: { url: sqlite:///srv/state.db }", func(c *app.Config) { c.Policy.Source, c.State.URL = app.SourceState, "sqlite:///srv/state.db" }},
+		"one etcd endpoint": {"policy: { source: etcd, etcd: { endpoints: 'a:1' } }", func(c *app.Config) { c.Policy.Source, c.Policy.Etcd.Endpoints = app.SourceEtcd, []string{"a:1"} }},
+	} {
+		got, notes, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file)})
+		want := app.Default()
+		test.want(&want)
+		if diff := cmp.Diff(want, got, byText); err != nil || len(notes) != 0 || diff != "" {
+			t.Errorf("%s: %v %v %s", name, err, notes, diff)
+		}
+	}
+}
+
+func TestWhatThePolicySourceCannotBe(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		file, want string
+	}{
+		"no such source":           {"policy: { source: consul }", `"consul" is none of file, state, etcd`},
+		"etcd without endpoints":   {"policy: { source: etcd }", "there is no endpoint; set policy.etcd.endpoints"},
+		"an endpoint with a path":  {"policy: { etcd: { endpoints: [ 'http://a:1/v3' ] } }", "policy.etcd.endpoints[0]: an endpoint is host:port"},
+		"a secret in an endpoint":  {"policy: { etcd: { endpoints: [ 'a:1', 'http://u:hidden@a:1' ] } }", "policy.etcd.endpoints[1]: an endpoint is host:port"},
+		"an endpoint as a map":     {"policy: { etcd: { endpoints: [ { host: a } ] } }", "policy.etcd.endpoints[0]: expected HOST:PORT"},
+		"a prefix of nothing":      {"policy: { etcd: { prefix: / } }", "is not a prefix"},
+		"a password in the file":   {"policy: { etcd: { password: hidden } }", "must be a reference and never the secret itself"},
+		"a password for nobody":    {"policy: { source: etcd, etcd: { endpoints: ['a:1'], password: env:P } }", "a password without policy.etcd.username"},
+		"a user who proves naught": {"policy: { source: etcd, etcd: { endpoints: ['a:1'], username: u } }", "a user without policy.etcd.password"},
+		"half a certificate":       {"policy: { source: etcd, etcd: { endpoints: ['a:1'], tls: { cert: x } } }", "belong together"},
+		"TLS without TLS":          {"policy: { source: etcd, etcd: { endpoints: ['http://a:1'], tls: { ca: x } } }", "an http:// endpoint has no TLS"},
+		"PostgreSQL":               {"state: { url: 'postgres://u:hidden@db/router' }", "PostgreSQL is not supported in this version"},
+		"a relative path":          {"state: { url: 'sqlite:state.db' }", "sqlite:///PATH"},
+		"a host":                   {"state: { url: 'sqlite://state.db' }", "sqlite:///PATH"},
+		"a list for a word":        {"policy: { source: [ etcd ] }", "policy.source: is not a list"},
+		"a token in the file":      {"identity: { admin_tokens: [ { name: ops, role: admin, token: hidden } ] }", "identity.admin_tokens[0]: the token of ops must be a reference"},
+		"a token without a name":   {"identity: { admin_tokens: [ { role: admin, token: env:T } ] }", "needs a name"},
+		"a role too many":          {"identity: { admin_tokens: [ { name: ops, role: root, token: env:T } ] }", "the role of an admin token is none of viewer, operator, admin"},
+		"a name twice":             {"identity: { admin_tokens: [ { name: a, role: admin, token: env:T }, { name: a, role: viewer, token: env:U } ] }", "the name a is given twice"},
+		"a field too many":         {"identity: { admin_tokens: [ { name: a, role: admin, token: env:T, scope: x } ] }", "there is no such setting; an admin token has name, role and token"},
+		"an address for nobody":    {"listen: { admin: localhost }", "listen.admin"},
+		"a list in a field":        {"identity: { admin_tokens: [ { name: [ hidden ] } ] }", "identity.admin_tokens[0].name: expected one word"},
+		"words in place of maps":   {"identity: { admin_tokens: [ hidden, more ] }", "identity.admin_tokens[0]: expected { name: NAME"},
+	} {
+		_, _, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file)})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: got %v; want %q", name, err, test.want)
+		}
+	}
+}
+
+func TestAdminTokensOnOneLine(t *testing.T) {
+	t.Parallel()
+	load := func(line string) (app.Config, error) {
+		c, _, err := app.Load(app.Sources{
+			File: write(t, "config.yaml", "identity: { admin_tokens: [ { name: file, role: viewer, token: env:F } ] }"),
+			Env:  map[string]string{"API_ROUTER_IDENTITY_ADMIN_TOKENS": line},
+		})
+		return c, err
+	}
+	c, err := load("ops:operator:env:OPS, ci:admin:file:/run/ci")
+	want := []app.AdminToken{{Name: "ops", Role: "operator", Token: reference(t, "env:OPS")}, {Name: "ci", Role: "admin", Token: reference(t, "file:/run/ci")}}
+	if diff := cmp.Diff(want, c.Identity.AdminTokens, byText); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	if c, err := load(""); err != nil || len(c.Identity.AdminTokens) != 0 {
+		t.Errorf("the empty line gives %v, %v", c.Identity.AdminTokens, err)
+	}
+	if _, err := load("ops:operator:hidden,hidden:chief:env:X"); err == nil || strings.Contains(err.Error(), "hidden") ||
+		!strings.Contains(err.Error(), "entry 1: the token of ops") || !strings.Contains(err.Error(), "entry 2: the role of an admin token") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTheEarlierServicesPolicySource(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		file      string
+		env       map[string]string
+		source    string
+		endpoints []string
+		note      string
+	}{
+		"an address":               {env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "etcd-service:2379"}, source: app.SourceEtcd, endpoints: []string{"etcd-service:2379"}, note: "names=[CONFIG_SERVICE_ENDPOINT]"},
+		"several":                  {env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "http://a:1, b:2/"}, source: app.SourceEtcd, endpoints: []string{"http://a:1", "b:2"}},
+		"empty is off":             {env: map[string]string{"CONFIG_SERVICE_ENDPOINT": ""}, source: app.SourceFile},
+		"our endpoints win":        {file: "policy: { etcd: { endpoints: [ 'ours:1' ] } }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceEtcd, endpoints: []string{"ours:1"}, note: "names=[CONFIG_SERVICE_ENDPOINT]"},
+		"our source wins":          {file: "policy: { source: file }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceFile, endpoints: []string{"a:1"}, note: "source=file names=[policy.etcd.endpoints]"},
+		"files are not read then":  {file: "policy: { file: { path: /p } }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceEtcd, endpoints: []string{"a:1"}, note: "source=etcd names=[policy.file.path]"},
+		"nor the state book":       {env: map[string]string{"API_ROUTER_STATE_URL": "sqlite:///x"}, source: app.SourceFile, note: "source=file names=[state.url]"},
+		"the last good copy moves": {env: map[string]string{"CONFIG_CACHE_PATH": "/cache/policies"}, source: app.SourceFile, note: "names=[CONFIG_CACHE_PATH]"},
+	} {
+		c, notes, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file), Env: test.env})
+		if err != nil || c.Policy.Source != test.source {
+			t.Errorf("%s: got %q, %v", name, c.Policy.Source, err)
+		}
+		if diff := cmp.Diff(test.endpoints, c.Policy.Etcd.Endpoints); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		said := ""
+		for _, n := range notes {
+			for _, a := range n.Attrs {
+				said += sprintf(" %s=%v", a.Key, a.Value)
+			}
+		}
+		if !strings.Contains(said, test.note) {
+			t.Errorf("%s: the notes say %q; want %q", name, said, test.note)
+		}
+	}
+	if _, _, err := app.Load(app.Sources{Env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "http://u:hidden@a:1"}}); err == nil || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -233,7 +383,7 @@ func TestNotesSayWhichVariablesCount(t *testing.T) {
 	t.Parallel()
 	c, notes, err := app.Load(app.Sources{Env: map[string]string{
 		"HTTP_PORT": "81", "CONFIG_CACHE_PATH": "", "LOG_LEVEL": "info", "API_ROUTER_LISTEN_PUBLIC": ":82",
-		"REDIS_ADDR": "redis:6379", "KAFKA_BROKERS": "", "CONFIG_SERVICE_ENDPOINT": "etcd:2379",
+		"REDIS_ADDR": "redis:6379", "KAFKA_BROKERS": "", "KAFKA_TOPIC": "usage.records.v1",
 		"API_ROUTER_LISTEN_PUBLC": ":1", "API_ROUTER_SERVICE_HOST": "10.0.0.1", "API_ROUTER_PORT_8080_TCP": "tcp://10.0.0.1:8080", "API_ROUTER_LOG_FORMAT": "",
 	}})
 	if err != nil || c.Listen.Public != ":82" || c.Policy.LastGood != "" || c.Log.Format != "json" {
@@ -246,7 +396,7 @@ func TestNotesSayWhichVariablesCount(t *testing.T) {
 	want := map[string]any{
 		"WARN environment variables that look like settings but are none; \"api-router check --settings\" lists the settings": []string{"API_ROUTER_LISTEN_PUBLC"},
 		"INFO settings taken from the earlier service's environment variables":                                                []string{"CONFIG_CACHE_PATH"},
-		"WARN environment variables of the earlier service that have no effect in this version":                               []string{"CONFIG_SERVICE_ENDPOINT", "REDIS_ADDR"},
+		"WARN environment variables of the earlier service that have no effect in this version":                               []string{"REDIS_ADDR", "KAFKA_TOPIC"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -267,7 +417,7 @@ func TestEveryDefaultReadsBack(t *testing.T) {
 		}
 	}
 	got, _, err := app.Load(app.Sources{Flags: flags})
-	if diff := cmp.Diff(app.Default(), got); err != nil || diff != "" {
+	if diff := cmp.Diff(app.Default(), got, byText); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
 	}
 }

@@ -68,6 +68,7 @@ func Load(s Sources) (Config, []Note, error) {
 		l.config.Identity.DevelopmentKeys = false
 	}
 	l.problems = append(l.problems, l.config.validate(l.origin)...)
+	l.unused()
 	if len(l.problems) > 0 {
 		return Config{}, l.notes, l.problems
 	}
@@ -131,7 +132,7 @@ func (l *loader) environment(env map[string]string) {
 		if !set {
 			continue
 		}
-		if w, ok := s.value(&l.config).(word); text == "" && s.path != pathSinks && (!ok || !w.empty) {
+		if text == "" && !meansSomething(s.value(&l.config)) {
 			continue // An empty variable is one that a template left out.
 		}
 		l.set(s, text, name)
@@ -148,10 +149,45 @@ func (l *loader) environment(env map[string]string) {
 	}
 }
 
+// meansSomething reports whether the empty text is a value of v.
+func meansSomething(v value) bool {
+	switch v := v.(type) {
+	case word:
+		return v.empty
+	case interface{ takesEmpty() bool }:
+		return v.takesEmpty()
+	default:
+		return false
+	}
+}
+
 // serviceLink reports whether the variable is one that Kubernetes sets for a Service named api-router.
 func serviceLink(name string) bool {
 	rest := strings.TrimPrefix(name, envPrefix)
 	return strings.HasPrefix(rest, "SERVICE_HOST") || strings.HasPrefix(rest, "SERVICE_PORT") || rest == "PORT" || strings.HasPrefix(rest, "PORT_")
+}
+
+// unused notes what was set for a policy source that is not the one in use: mostly somebody believes otherwise.
+func (l *loader) unused() {
+	var names []string
+	for _, s := range settings {
+		of := ""
+		switch {
+		case strings.HasPrefix(s.path, "policy.file."):
+			of = SourceFile
+		case strings.HasPrefix(s.path, "policy.etcd."):
+			of = SourceEtcd
+		case s.path == pathState:
+			of = SourceState
+		}
+		if of != "" && of != l.config.Policy.Source && l.origin[s.path] != "" {
+			names = append(names, s.path)
+			delete(l.origin, s.path) // It was not used, wherever it came from.
+		}
+	}
+	if len(names) > 0 {
+		l.warn("settings that have no effect, because policy.source is another", slog.String("source", l.config.Policy.Source), slog.Any("names", names))
+	}
 }
 
 // summarize notes which of the earlier service's variables were used and which have no effect.

@@ -1,12 +1,17 @@
 package app
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/policy"
 )
 
 // value reads and shows one setting. Set leaves the setting alone when it fails.
@@ -19,8 +24,9 @@ type value interface {
 type word struct {
 	target  *string
 	check   func(string) error
-	options []string // shown in the documentation
-	empty   bool     // the empty text means off
+	normal  func(string) string // the form that is kept; nil: as it is
+	options []string            // shown in the documentation
+	empty   bool                // the empty text means off
 }
 
 func (w word) String() string { return *w.target }
@@ -28,6 +34,9 @@ func (w word) String() string { return *w.target }
 func (w word) Set(text string) error {
 	if err := w.check(text); err != nil {
 		return err
+	}
+	if w.normal != nil {
+		text = w.normal(text)
 	}
 	*w.target = text
 	return nil
@@ -162,41 +171,53 @@ func (s size) Set(text string) error {
 	return nil
 }
 
-// sinks is the list of usage sinks, in its one-line form type:path,type:path.
-type sinks []Sink
+// reference is where a secret is; the empty text means that there is none. What was written in its place is never repeated.
+type reference struct{ target *policy.SecretRef }
 
-func (l *sinks) String() string {
-	parts := make([]string, 0, len(*l))
-	for _, s := range *l {
-		parts = append(parts, s.Type+":"+s.Path)
-	}
-	return strings.Join(parts, ",")
-}
+func (r reference) String() string { return r.target.String() }
 
-func (l *sinks) Set(text string) error {
-	list := sinks{}
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part == "" {
-			continue
+func (r reference) Set(text string) error { return r.target.UnmarshalText([]byte(text)) }
+
+// prefix is what the keys of a store begin with. It ends in a slash, which may be left out.
+func prefix(target *string) word {
+	return word{target: target, normal: func(s string) string { return strings.TrimRight(s, "/") + "/" }, check: func(s string) error {
+		if strings.Trim(s, "/") == "" || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+			return fmt.Errorf("%q is not a prefix such as /api-router/", s)
 		}
-		kind, path, _ := strings.Cut(part, ":")
-		s := Sink{Type: kind, Path: path}
-		if err := s.check(); err != nil {
-			return err
-		}
-		list = append(list, s)
-	}
-	*l = list
-	return nil
-}
-
-func (s Sink) check() error {
-	switch {
-	case s.Type != "jsonl":
-		return fmt.Errorf("sink type %q is none of jsonl", s.Type)
-	case s.Path == "":
-		return fmt.Errorf("a jsonl sink needs the path of its file")
-	default:
 		return nil
+	}}
+}
+
+// endpoint checks one address of etcd: host:port, which may stand in a URL.
+func endpoint(text string) (string, error) {
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "", text
 	}
+	rest = strings.TrimSuffix(rest, "/")
+	host, port, err := net.SplitHostPort(rest)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" || strings.ContainsAny(rest, "/@?# ") || found && scheme != "http" && scheme != "https" {
+		return "", errors.New("an endpoint is host:port, http://host:port or https://host:port") // It is not repeated: it may hold a password.
+	}
+	if !found {
+		return rest, nil
+	}
+	return scheme + "://" + rest, nil
+}
+
+// stateURL names the state book: a SQLite file with its absolute path.
+func stateURL(target *string) word {
+	return word{target: target, check: func(s string) error {
+		u, err := url.Parse(s)
+		switch {
+		case err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"):
+			return errors.New("PostgreSQL is not supported in this version; use sqlite:///PATH") // It is not repeated: it may hold a password.
+		case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/"):
+			return errors.New("it is not of the form sqlite:///PATH, with an absolute path")
+		}
+		return nil
+	}}
 }

@@ -62,11 +62,13 @@ func (w walk) node(path string, n ast.Node) {
 	case *ast.MappingValueNode:
 		w.entry(path, n)
 	case *ast.SequenceNode:
-		if path != pathSinks {
-			w.problem(w.at(n), "%s: is not a list", describe(path))
-			return
+		if isSetting {
+			if l, ok := setting.value(&w.config).(list); ok {
+				w.list(setting, l, n)
+				return
+			}
 		}
-		w.sinks(n)
+		w.problem(w.at(n), "%s: is not a list", describe(path))
 	default:
 		text, ok := scalar(n)
 		switch {
@@ -92,43 +94,69 @@ func (w walk) entry(path string, entry *ast.MappingValueNode) {
 	w.node(key, entry.Value)
 }
 
-// sinks reads the one list that there is.
-func (w walk) sinks(n *ast.SequenceNode) {
-	list := make([]Sink, 0, len(n.Values))
+// list reads a setting of several entries.
+func (w walk) list(s setting, l list, n *ast.SequenceNode) {
+	_, form, fields := l.entry()
+	add, keep := l.begin()
+	before := len(w.problems)
 	for i, item := range n.Values {
-		path := fmt.Sprintf("%s[%d]", pathSinks, i)
-		var entries []*ast.MappingValueNode
-		switch item := item.(type) {
-		case *ast.MappingNode:
-			entries = item.Values
-		case *ast.MappingValueNode:
-			entries = []*ast.MappingValueNode{item}
+		path := fmt.Sprintf("%s[%d]", s.path, i)
+		word, isWord := scalar(item)
+		pairs, isMapping := mapping(item)
+		var entry map[string]string
+		switch {
+		case isWord && len(fields) == 0:
+			entry = map[string]string{"": word}
+		case isMapping && len(fields) > 0:
+			if entry = w.fields(path, l, pairs); entry == nil {
+				continue
+			}
 		default:
-			w.problem(w.at(item), "%s: expected { type: jsonl, path: FILE }", path)
+			w.problem(w.at(item), "%s: expected %s", path, form)
 			continue
 		}
-		var s Sink
-		before := len(w.problems)
-		for _, entry := range entries {
-			text, ok := scalar(entry.Value)
-			switch key := entry.Key.GetToken().Value; {
-			case key == "type" && ok:
-				s.Type = text
-			case key == "path" && ok:
-				s.Path = text
-			case ok:
-				w.problem(w.at(entry.Key), "%s.%s: there is no such setting; a sink has type and path", path, key)
-			default:
-				w.problem(w.at(entry.Value), "%s.%s: expected one word", path, key)
-			}
-		}
-		if err := s.check(); err != nil && len(w.problems) == before {
+		if err := add(entry); err != nil {
 			w.problem(w.at(item), "%s: %v", path, err)
 		}
-		list = append(list, s)
 	}
-	w.config.Usage.Sinks = list
-	w.origin[pathSinks] = w.at(n)
+	if len(w.problems) == before {
+		keep()
+		w.origin[s.path] = w.at(n)
+	}
+}
+
+// fields reads one entry of a list; nil when there is a problem.
+func (w walk) fields(path string, l list, pairs []*ast.MappingValueNode) map[string]string {
+	noun, _, fields := l.entry()
+	known := strings.Join(fields[:len(fields)-1], ", ") + " and " + fields[len(fields)-1]
+	entry := map[string]string{}
+	before := len(w.problems)
+	for _, pair := range pairs {
+		text, ok := scalar(pair.Value)
+		switch key := pair.Key.GetToken().Value; {
+		case ok && slices.Contains(fields, key):
+			entry[key] = text
+		case ok:
+			w.problem(w.at(pair.Key), "%s.%s: there is no such setting; %s has %s", path, key, noun, known)
+		default:
+			w.problem(w.at(pair.Value), "%s.%s: expected one word", path, key)
+		}
+	}
+	if len(w.problems) > before {
+		return nil
+	}
+	return entry
+}
+
+func mapping(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}, true
+	default:
+		return nil, false
+	}
 }
 
 // known reports whether path is a setting or leads to one.
