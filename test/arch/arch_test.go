@@ -30,7 +30,7 @@ func sample() map[string]string {
 		"ARCHITECTURE.md": strings.Join([]string{
 			"# A house", "", "| floor | package | what it is for |", "|---|---|---|",
 			"| 5 | cmd/house | main |", "| 4 | internal/app | wiring |", "| 3 | internal/gateway | door |",
-			"| 1 | internal/fleet | backends |", "| 1 | internal/wire | bytes |", "| 0 | internal/upstream | sockets |", "", "| a | b |",
+			"| 1 | internal/adminapi | client |", "| 1 | internal/fleet | backends |", "| 1 | internal/wire | bytes |", "| 0 | internal/upstream | sockets |", "", "| a | b |",
 		}, "\n"),
 		"cmd/house/main.go": "package main\n\nimport (\n\"os\"\n\"example.com/house/internal/app\"\n)\n\nfunc main() { os.Exit(app.Run()) }\n",
 		"internal/app/app.go": "package app\n\nimport \"example.com/house/internal/gateway\"\n\n// Run runs.\n" +
@@ -41,6 +41,7 @@ func sample() map[string]string {
 		"internal/fleet/fleet_test.go": "package fleet\n\nimport \"time\"\n\nfunc wait() { time.Sleep(1) }\n",
 		"internal/wire/wire.go":        "package wire\n",
 		"internal/wire/wire_test.go":   "package wire\n\nfunc table() {\n\t_ = []int{\n" + strings.Repeat("\t\t0,\n", 90) + "\t}\n}\n",
+		"internal/adminapi/client.go":  "package adminapi\n\nimport \"net/http\"\n\nvar c http.Client\n",
 		"internal/upstream/up.go":      "package upstream\n\nimport \"net/http\"\n\nvar T http.Transport\n",
 		"node_modules/x/util/bad.go":   "not Go at all",
 	}
@@ -105,6 +106,7 @@ func TestRulesFindWhatIsWrong(t *testing.T) {
 		{"upward", "internal/wire/wire.go", "package wire\n" + imports(own+"app"), "imports internal/app upward, from floor 1 to 4"},
 		{"into the unknown", "internal/wire/wire.go", "package wire\n" + imports(own+"nowhere"), "imports internal/nowhere, which is on no floor"},
 		{"too many imports", "internal/gateway/more.go", "package gateway\n" + imports(many...), "internal/gateway: imports 11 of our packages, at most 9"},
+		{"a server that dials its own admin API", "internal/gateway/more.go", "package gateway\n" + imports(own+"adminapi"), "imports internal/adminapi, which only"},
 		{"a stranger at the sockets", "internal/gateway/more.go", "package gateway\n" + imports(own+"upstream"), "imports internal/upstream, which only"},
 		{"a long file", "internal/wire/long.go", "package wire\n" + strings.Repeat("//\n", 500), "internal/wire/long.go: 501 lines"},
 		{"a long test file", "internal/wire/long_test.go", "package wire\n" + strings.Repeat("//\n", 500), "internal/wire/long_test.go: 501 lines"},
