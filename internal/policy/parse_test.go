@@ -68,7 +68,7 @@ func TestParseReadsEveryField(t *testing.T) {
 		{File: "all.yaml", Line: 13, Policy: &RoutingPolicy{
 			ID: "acme-gpt-oss-20b", Organization: "acme", Model: "gpt-oss-20b", Aliases: []string{"gpt-oss"},
 			FallbackModels: []string{"gpt-oss-120b"}, Strategy: StrategyWeighted, FailoverThreshold: 5,
-			Backends: []Candidate{{"vllm-gpt-oss-20b", 70, 0}, {"spare", 100, 1}},
+			Backends: []Candidate{{Backend: "vllm-gpt-oss-20b", Weight: 70}, {Backend: "spare", Weight: 100, Tier: 1}},
 			Retry:    Retry{Attempts: 3, Backoff: Duration(50 * time.Millisecond)},
 			Stream:   StreamRules{OnBreak: "error"},
 			Keys:     KeyRules{Allow: []string{"k1", "k2"}, Deny: []string{"k3"}},
