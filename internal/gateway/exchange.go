@@ -112,6 +112,7 @@ func (x *exchange) attrs(method string) []slog.Attr {
 	text("model", x.Model)
 	text("backend", x.Backend)
 	text("decision", x.Decision)
+	text("warning", x.Warning)
 	text("code", x.Code)
 	if x.recorded {
 		attrs = append(attrs, slog.Int("attempts", x.Attempts), slog.Bool("stream", x.Stream), slog.String("stop_reason", x.StopReason),

@@ -23,18 +23,21 @@ type route struct {
 // modelPath is the one prefix: what follows is a model's name, which may contain slashes.
 const modelPath = "/v1/models/"
 
+// endpoints are the paths of the inferences, for clients and backends.
+var endpoints = [...]string{wire.Chat: "/v1/chat/completions", wire.Completion: "/v1/completions", wire.Embedding: "/v1/embeddings"}
+
 // table is the whole public surface. A path that is not here is a 404; nothing is redirected.
 func (g *Gateway) table() map[string]route {
 	return map[string]route{
-		"/v1/chat/completions": {method: http.MethodPost, handle: g.infer(wire.Chat)},
-		"/v1/completions":      {method: http.MethodPost, handle: g.infer(wire.Completion)},
-		"/v1/embeddings":       {method: http.MethodPost, handle: g.infer(wire.Embedding)},
-		"/v1/models":           {method: http.MethodGet, handle: g.models},
-		modelPath:              {method: http.MethodGet, handle: g.model},
-		"/healthz":             {method: http.MethodGet, handle: g.healthz, quiet: true},
-		"/readyz":              {method: http.MethodGet, handle: g.readyz, quiet: true},
-		"/v1/status/healthz":   {method: http.MethodGet, handle: g.statusHealthz, quiet: true},
-		"/v1/status/readyz":    {method: http.MethodGet, handle: g.statusReadyz, quiet: true},
+		endpoints[wire.Chat]:       {method: http.MethodPost, handle: g.infer(wire.Chat)},
+		endpoints[wire.Completion]: {method: http.MethodPost, handle: g.infer(wire.Completion)},
+		endpoints[wire.Embedding]:  {method: http.MethodPost, handle: g.infer(wire.Embedding)},
+		"/v1/models":               {method: http.MethodGet, handle: g.models},
+		modelPath:                  {method: http.MethodGet, handle: g.model},
+		"/healthz":                 {method: http.MethodGet, handle: g.healthz, quiet: true},
+		"/readyz":                  {method: http.MethodGet, handle: g.readyz, quiet: true},
+		"/v1/status/healthz":       {method: http.MethodGet, handle: g.statusHealthz, quiet: true},
+		"/v1/status/readyz":        {method: http.MethodGet, handle: g.statusReadyz, quiet: true},
 	}
 }
 

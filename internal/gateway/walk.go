@@ -20,7 +20,7 @@ import (
 // whatever happens here); after the first byte, nothing restarts.
 func (g *Gateway) infer(kind wire.Kind) handler {
 	return func(w http.ResponseWriter, r *http.Request, x *exchange) error {
-		x.recorded = true
+		x.recorded, x.Endpoint = true, endpoints[kind] // The same text, but no part of the request: records are kept.
 
 		// 1 auth: who asks?
 		ctx, principal, err := g.authenticate(r, x)
@@ -111,7 +111,7 @@ func (g *Gateway) current() (*policy.Table, error) {
 func (x *exchange) conclude(out *proxy.Outcome) {
 	x.sent = out.Sent
 	x.Backend, x.BackendModel = out.Backend, out.BackendModel
-	x.Decision, x.Attempts, x.StopReason = out.Decision, out.Attempts, out.Stop
+	x.Decision, x.Warning, x.Attempts, x.StopReason = out.Decision, out.Warning, out.Attempts, out.Stop
 	x.PromptTokens, x.CachedTokens = out.Usage.Prompt, out.Usage.Cached
 	x.CompletionTokens, x.ReasoningTokens, x.UsageSource = out.Usage.Completion, out.Usage.Reasoning, out.Usage.Source
 	x.BytesOut, x.failures = out.BytesOut, out.Failures

@@ -49,6 +49,7 @@ type Plan struct {
 	fallback   int             // index of the next fallback model
 	walked     []string        // fallback models that were used
 	why        fleet.Exhausted // how the walked routes ended, added up
+	warning    string
 	candidates [4]fleet.Candidate
 }
 
@@ -107,6 +108,9 @@ func (p *Plan) Next() (fleet.Choice, error) {
 	}
 	return fleet.Choice{}, p.exhausted()
 }
+
+// Warning says what the client should know of the latest choice; "" when that is nothing.
+func (p *Plan) Warning() string { return p.warning }
 
 // walk makes route the one whose backends are given next.
 func (p *Plan) walk(route *policy.Route) {

@@ -51,6 +51,7 @@ const (
 	valueBackend
 	valueAttempts
 	valueTiming
+	valueWarning
 	valueCount
 )
 
@@ -82,6 +83,9 @@ func (f *flight) commit(resp *http.Response, length int64) {
 	}
 	h["X-Routing-Decision"] = valueDecision[f.out.Decision]
 	h["X-Routing-Attempts"] = f.value(valueAttempts, strconv.Itoa(f.out.Attempts))
+	if f.out.Warning != "" {
+		h["X-Routing-Warning"] = f.value(valueWarning, f.out.Warning)
+	}
 	now := time.Now()
 	h["Server-Timing"] = f.value(valueTiming, timing(now.Sub(f.req.Received)-f.out.Waited, f.out.Waited))
 	f.out.Sent, f.out.Status, f.out.FirstByte = true, resp.StatusCode, now

@@ -29,6 +29,8 @@ const maxBackoff = 2 * time.Second
 // Picker gives the backends to try, best first, and never one twice. Its error says why none is left, in words for the client.
 type Picker interface {
 	Next() (fleet.Choice, error)
+	// Warning says what the client should know of the latest choice, as the x-routing-warning header has it; "": nothing.
+	Warning() string
 }
 
 // Options are what every request has in common.
@@ -87,6 +89,7 @@ type Outcome struct {
 	Backend      string
 	BackendModel string
 	Decision     string
+	Warning      string // of the last backend that was tried; "" when there is nothing to warn of
 	Attempts     int
 	Usage        wire.Usage
 	FirstByte    time.Time     // zero when no byte was sent
@@ -149,7 +152,7 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 			}
 		}
 		f.out.Attempts++
-		f.out.Backend, f.out.BackendModel = choice.Lease.Backend().ID(), choice.Model
+		f.out.Backend, f.out.BackendModel, f.out.Warning = choice.Lease.Backend().ID(), choice.Model, picker.Warning()
 		res := f.try(ctx, choice)
 		if res.err == nil {
 			return
