@@ -44,10 +44,10 @@ func newRoster(log *slog.Logger, f *fleet.Fleet, keys map[string]fleet.Secret) *
 const meetFor = 400 * time.Millisecond
 
 // before readies the backends of a table that is about to be published: no request goes to one before it was asked for the names of its
-// models, if it can be asked. Those of the table in force stay until after.
-func (r *roster) before(table *policy.Table) {
+// models, if it can be asked before ctx ends. Those of the table in force stay until after.
+func (r *roster) before(ctx context.Context, table *policy.Table) {
 	r.join(table)
-	ctx, cancel := context.WithTimeout(context.Background(), meetFor)
+	ctx, cancel := context.WithTimeout(ctx, meetFor)
 	defer cancel()
 	r.fleet.Meet(ctx)
 }

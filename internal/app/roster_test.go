@@ -54,7 +54,7 @@ func TestRosterFollowsTheSecretsFiles(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.before(tableOf(t, file, [2]string{"a", "http://one"}))
+		r.before(t.Context(), tableOf(t, file, [2]string{"a", "http://one"}))
 		key("", 1)
 		put("first\n")
 		key("first", 0)
@@ -64,7 +64,7 @@ func TestRosterFollowsTheSecretsFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		key("second", 0) // The last good one stays.
-		r.before(tableOf(t, file, [2]string{"a", "http://two"}))
+		r.before(t.Context(), tableOf(t, file, [2]string{"a", "http://two"}))
 		if _, ok := r.applied["a"]; ok {
 			t.Error("a key that was meant for one address went to another")
 		}
@@ -98,11 +98,11 @@ func TestRosterKeepsOldBackendsUntilTheTableIsPublished(t *testing.T) {
 		}
 	}
 	first := tableOf(t, file, [2]string{"old", "http://one"}, [2]string{"stays", "http://two"})
-	r.before(first)
+	r.before(t.Context(), first)
 	r.after(first)
 	has("old", "stays")
 	second := tableOf(t, file, [2]string{"new", "http://three"}, [2]string{"stays", "http://two"})
-	r.before(second)
+	r.before(t.Context(), second)
 	has("new", "old", "stays")
 	r.after(second)
 	has("new", "stays")

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,13 +32,124 @@ func checksum(content []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// saveLastGood replaces the file at path as a whole: whoever reads it, at any time and after any crash, finds the old or
-// the new content. documents is JSON.
-func saveLastGood(path string, documents []byte, now time.Time) (err error) {
-	content, err := json.Marshal(lastGood{lastGoodFormat, now.UTC().Truncate(time.Second), checksum(documents), documents})
-	if err != nil {
+// sealed is the content of a last good file. documents is JSON.
+func sealed(documents []byte, now time.Time) []byte {
+	content := fmt.Appendf(make([]byte, 0, len(documents)+256), `{"format":%d,"saved":%q,"checksum":%q,"documents":`,
+		lastGoodFormat, now.UTC().Format(time.RFC3339), checksum(documents))
+	return append(append(content, documents...), '}')
+}
+
+const (
+	// saveEvery spaces the writes of the last good file while changes go on. The pause after a failure grows to saveSlowest.
+	saveEvery, saveSlowest = time.Second, time.Minute
+	// saveLast is how long the end waits for the last write: a disk may hang.
+	saveLast = 3 * time.Second
+)
+
+// saver keeps the last good file. It writes aside, so that a slow disk delays nothing, and only the newest documents.
+type saver struct {
+	logger *slog.Logger
+	newest chan []Document // of capacity 1
+	write  func(content []byte) error
+}
+
+func newSaver(path string, logger *slog.Logger) saver {
+	return saver{
+		logger: logger,
+		newest: make(chan []Document, 1),
+		write:  func(content []byte) error { return replace(path, content) },
+	}
+}
+
+// offer hands over what to keep next and never waits. It is called from one goroutine at a time.
+func (s *saver) offer(documents []Document) {
+	select {
+	case <-s.newest:
+	default:
+	}
+	s.newest <- documents
+}
+
+// start begins to save. end saves what was offered last, and gives up on a disk that does not take it within saveLast.
+func (s *saver) start() (end func()) {
+	ending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.run(ending)
+	}()
+	return func() {
+		close(ending)
+		select {
+		case <-ended:
+		case <-time.After(saveLast):
+			s.logger.Warn("the last good policies are not saved: the disk does not answer", "waited", saveLast.String())
+		}
+	}
+}
+
+func (s *saver) run(ending <-chan struct{}) {
+	var pending []Document
+	var sum string // of what the file holds
+	failed := false
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for pause := saveEvery; ; {
+		over := false
+		select {
+		case <-ending:
+			over = true
+		case <-timer.C: // Rested. Now wait for something to do, if there is nothing yet.
+			if pending == nil {
+				select {
+				case pending = <-s.newest:
+				case <-ending:
+					over = true
+				}
+			}
+		}
+		select {
+		case pending = <-s.newest:
+		default:
+		}
+		if pending != nil {
+			err := s.save(pending, &sum)
+			switch {
+			case err == nil:
+				pending, failed, pause = nil, false, saveEvery
+			case !failed:
+				s.logger.Warn("the last good policies cannot be saved; a start while the policy source is away has older ones or none", "error", err)
+				failed = true
+			default:
+				pause = min(2*pause, saveSlowest)
+			}
+		}
+		if over {
+			return
+		}
+		timer.Reset(pause + rand.N(pause/10))
+	}
+}
+
+// save writes the file if it holds anything else.
+func (s *saver) save(documents []Document, sum *string) error {
+	content, err := json.Marshal(documents)
+	if err != nil { // Strings, numbers, times and maps of strings: nothing in them can fail.
+		panic("policy: " + err.Error())
+	}
+	now := checksum(content)
+	if now == *sum {
+		return nil
+	}
+	if err := s.write(sealed(content, time.Now())); err != nil {
 		return err
 	}
+	*sum = now
+	return nil
+}
+
+// replace puts content into the file at path as a whole: whoever reads it, at any time and after any crash, finds the old or
+// the new content.
+func replace(path string, content []byte) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -75,7 +188,7 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// readLastGood reads what saveLastGood wrote. A document that this version does not accept is among the problems.
+// readLastGood reads what a saver wrote. A document that this version does not accept is among the problems.
 func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 	content, err := readFile(path, maxLastGoodFile)
 	if err != nil {
@@ -111,25 +224,41 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 
 // lastGoodEntry is a Document in the file: another version may have written it.
 type lastGoodEntry struct {
-	Backend json.RawMessage `json:"backend"`
-	Policy  json.RawMessage `json:"policy"`
-	File    string          `json:"file"`
+	Backend  json.RawMessage `json:"backend"`
+	Policy   json.RawMessage `json:"policy"`
+	Price    json.RawMessage `json:"price"`
+	Mark     json.RawMessage `json:"mark"`
+	File     string          `json:"file"`
+	Revision int64           `json:"revision"`
+	Legacy   bool            `json:"legacy"`
 }
 
 // document reads an entry over the defaults, for the fields that an older version did not know.
 func (e lastGoodEntry) document() (Document, error) {
-	d := Document{File: e.File}
-	switch {
-	case e.Backend != nil && e.Policy == nil:
+	d := Document{File: e.File, Revision: e.Revision, Legacy: e.Legacy}
+	var err error
+	if e.Backend != nil {
 		d.Backend = new(Backend)
 		d.Backend.fill()
-		return d, strict(e.Backend, d.Backend)
-	case e.Policy != nil && e.Backend == nil:
+		err = strict(e.Backend, d.Backend)
+	}
+	if e.Policy != nil {
 		d.Policy = new(RoutingPolicy)
 		d.Policy.fill()
-		return d, strict(e.Policy, d.Policy)
+		err = errors.Join(err, strict(e.Policy, d.Policy))
 	}
-	return Document{}, errors.New("it is not one backend or one policy")
+	if e.Price != nil {
+		d.Price = new(Price)
+		err = errors.Join(err, strict(e.Price, d.Price))
+	}
+	if e.Mark != nil {
+		d.Mark = new(Mark)
+		err = errors.Join(err, strict(e.Mark, d.Mark))
+	}
+	if !d.single() {
+		return Document{}, errors.New("it is not one backend, one policy, one price or one mark")
+	}
+	return d, err
 }
 
 func strict(content []byte, into any) error {

@@ -10,6 +10,9 @@ type Source interface {
 	// Watch publishes the source's whole state, first as soon as it can and then after each change, until ctx ends or the
 	// source cannot be read; it then returns why. It calls publish from one goroutine at a time, and not after it returned.
 	// The caller calls Watch again, after a pause if it failed; each call begins with the whole state.
+	//
+	// publish never waits. Of several states only the newest may be looked at, so a source need not save calls; it may gather what
+	// changes together where making a Snapshot is expensive. What was published is not changed any more.
 	Watch(ctx context.Context, publish func(Snapshot)) error
 }
 
@@ -45,8 +48,8 @@ func settle(d Document) (Document, []Problem) {
 	if d.checked {
 		return d, nil
 	}
-	if (d.Backend == nil) == (d.Policy == nil) {
-		return d, []Problem{{File: d.File, Line: d.Line, Message: "a document is one backend or one routing policy"}}
+	if !d.single() {
+		return d, []Problem{{File: d.File, Line: d.Line, Message: "a document is one backend, one routing policy, one price or one mark"}}
 	}
 	if d.Backend != nil {
 		d.Backend = new(*d.Backend)
@@ -61,4 +64,15 @@ func settle(d Document) (Document, []Problem) {
 	}})
 	d.checked = len(found) == 0
 	return d, found
+}
+
+// single says that d is one document and not none or several in one.
+func (d Document) single() bool {
+	parts := 0
+	for _, there := range [...]bool{d.Backend != nil, d.Policy != nil, d.Price != nil, d.Mark != nil} {
+		if there {
+			parts++
+		}
+	}
+	return parts == 1
 }

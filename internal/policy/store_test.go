@@ -235,7 +235,7 @@ func TestStoreStartsFromTheLastGoodFile(t *testing.T) {
 	put(t, filepath.Join(dir, "a.yaml"), strings.Replace(everyTwo, "model: m", "model: m m", 1))
 	must(t, os.Remove(filepath.Join(dir, "b.yaml")))
 	store, stop = running(t, options)
-	ready(t, store)
+	eventually(t, "the source is read", func() bool { return store.Status().Origin == "directory "+dir })
 	if _, found := store.Table().Lookup("o", "m", "k"); !found || serving(store) != "a b extra p" || store.Status().Problems != 1 {
 		t.Error(serving(store), store.Table().Problems())
 	}
@@ -260,7 +260,7 @@ func TestStoreStartsFromTheLastGoodFileWhenTheSourceIsSilent(t *testing.T) {
 	t.Parallel() // It mostly waits.
 	path := filepath.Join(t.TempDir(), "policy.json")
 	documents, err := json.Marshal(read(t, everyTwo))
-	must(t, err, saveLastGood(path, documents, time.Now()))
+	must(t, err, replace(path, sealed(documents, time.Now())))
 	source := newHandSource()
 	store, _ := running(t, Options{Source: source, LastGood: path})
 	ready(t, store)
@@ -316,7 +316,7 @@ func TestStoreBacksOffFromASourceThatFailsRightAfterItPublished(t *testing.T) {
 
 func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.json")
-	must(t, saveLastGood(path, []byte(`[{"backend":{"id":"old","url":"http://h"}},{"backend":{"id":"new","url":"http://h","colour":"red"}},{}]`), time.Now()))
+	must(t, replace(path, sealed([]byte(`[{"backend":{"id":"old","url":"http://h"}},{"backend":{"id":"new","url":"http://h","colour":"red"}},{}]`), time.Now())))
 	snapshot, _, err := readLastGood(path)
 	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 2 || snapshot.Documents[0].Backend.Engine != "vllm" {
 		t.Error(snapshot, err)
@@ -331,8 +331,8 @@ func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
 
 func TestALastGoodPolicyOfAnOlderVersionGetsTheDefaultsForItsFields(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "policy.json")
-	must(t, saveLastGood(path, []byte(`[{"policy":{"id":"old","model":"m","backends":[{"id":"b","weight":1,"tier":0}]}},`+
-		`{"policy":{"id":"new","model":"n","backends":[{"id":"b","weight":1,"tier":0}],"clamps":{"n":1},"fields":{"chat_template":"allow","remote_media":"perhaps"}}}]`), time.Now()))
+	must(t, replace(path, sealed([]byte(`[{"policy":{"id":"old","model":"m","backends":[{"id":"b","weight":1,"tier":0}]}},`+
+		`{"policy":{"id":"new","model":"n","backends":[{"id":"b","weight":1,"tier":0}],"clamps":{"n":1},"fields":{"chat_template":"allow","remote_media":"perhaps"}}}]`), time.Now())))
 	snapshot, _, err := readLastGood(path)
 	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 1 || !strings.Contains(snapshot.Problems[0].Message, "fields.remote_media") {
 		t.Fatal(snapshot, err)
@@ -409,7 +409,7 @@ func TestStorePreparesBeforeItPublishes(t *testing.T) {
 	var steps []string
 	source := newHandSource()
 	options := Options{Source: source, Logger: slog.New(slog.DiscardHandler)}
-	options.BeforePublish = func(table *Table) {
+	options.BeforePublish = func(_ context.Context, table *Table) {
 		if store.Table() == table {
 			t.Error("published before it was prepared")
 		}
