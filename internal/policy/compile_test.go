@@ -167,7 +167,7 @@ func TestCompileChecksDocumentsThatNoParserHasSeen(t *testing.T) {
 		t.Error(got, good.URL)
 	}
 	want := []string{
-		`a document is one backend or one routing policy`,
+		`a document is one backend, one routing policy, one price or one mark`,
 		`Backend: id must be 1 to 128 of the characters A-Z a-z 0-9 . _ -`,
 		`Backend b: url must begin with http:// or https://`,
 	}
