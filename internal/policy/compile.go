@@ -3,9 +3,8 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
-	"maps"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -29,20 +28,19 @@ func Compile(now Snapshot, last []Document) *Table {
 	now = check(now)
 	c := compiler{
 		table: &Table{
-			routes: make(map[address]*Route),
+			routes: make(map[address]*Route, len(now.Documents)),
 			listed: make(map[string][]*Route),
 			origin: now.Origin,
 		},
 		problems: now.Problems,
-		live:     make(map[key]Document, len(now.Documents)),
-		served:   make(map[key]Document, len(now.Documents)),
-		owners:   make(map[address]Document),
+		live:     make(map[key]*Document, len(now.Documents)),
+		served:   make(map[key]*Document, len(now.Documents)),
 	}
 	policies := c.admit(now.Documents)
 	held := c.cover(last)
 	for _, d := range held {
 		if d.Backend != nil {
-			c.served[d.key()] = d
+			c.serve(d)
 		}
 	}
 	for _, d := range policies {
@@ -64,31 +62,38 @@ func Compile(now Snapshot, last []Document) *Table {
 type compiler struct {
 	table    *Table
 	problems []Problem
-	live     map[key]Document     // what the snapshot brings, each id once
-	served   map[key]Document     // what is in force
-	owners   map[address]Document // the policy that has a name
-	previous map[key]Document     // last, indexed when it is first needed
-	ids      []string             // of the backends in force, sorted, for suggestions
+	live     map[key]*Document // what the snapshot brings, each id once
+	served   map[key]*Document // what is in force
+	previous map[key]*Document // last, indexed when it is first needed
+	ids      []string          // of the backends in force, sorted, for suggestions
 	hints    int
 }
 
-func (c *compiler) refusef(d Document, format string, args ...any) {
+// serve puts d in force. No other document of its key is.
+func (c *compiler) serve(d *Document) {
+	c.served[d.key()] = d
+	c.table.documents = append(c.table.documents, *d)
+}
+
+func (c *compiler) refusef(d *Document, format string, args ...any) {
 	c.problems = append(c.problems, Problem{
 		Kind: d.Kind(), ID: d.ID(), File: d.File, Line: d.Line, Message: fmt.Sprintf(format, args...),
 	})
 }
 
 // admit takes each id once, puts the backends in force, and returns the policies in their order.
-func (c *compiler) admit(documents []Document) []Document {
-	var policies []Document
-	for _, d := range documents {
+func (c *compiler) admit(documents []Document) []*Document {
+	c.table.documents = make([]Document, 0, len(documents))
+	var policies []*Document
+	for i := range documents {
+		d := &documents[i]
 		if first, twice := c.live[d.key()]; twice {
 			c.refusef(d, "this id is already used by the %s at %s", first.Kind(), first.place())
 			continue
 		}
 		c.live[d.key()] = d
 		if d.Backend != nil {
-			c.served[d.key()] = d
+			c.serve(d)
 		} else {
 			policies = append(policies, d)
 		}
@@ -97,7 +102,7 @@ func (c *compiler) admit(documents []Document) []Document {
 }
 
 // cover returns the documents of last that the snapshot lacks because they cannot be read now, as its problems tell.
-func (c *compiler) cover(last []Document) []Document {
+func (c *compiler) cover(last []Document) []*Document {
 	if len(last) == 0 || len(c.problems) == 0 {
 		return nil
 	}
@@ -105,11 +110,13 @@ func (c *compiler) cover(last []Document) []Document {
 	for _, p := range c.problems {
 		unreadable[identity(p)] = true
 	}
-	var held []Document
-	for _, d := range last {
-		about := identities(d)
-		_, there := c.live[d.key()]
-		if !there && slices.ContainsFunc(about[:], func(p Problem) bool { return unreadable[p] }) {
+	var held []*Document
+	for i := range last {
+		d := &last[i]
+		if _, there := c.live[d.key()]; there {
+			continue
+		}
+		if about := identities(d); slices.ContainsFunc(about[:], func(p Problem) bool { return unreadable[p] }) {
 			held = append(held, d)
 		}
 	}
@@ -117,11 +124,11 @@ func (c *compiler) cover(last []Document) []Document {
 }
 
 // before finds the version of d that was in force.
-func (c *compiler) before(d Document, last []Document) (Document, bool) {
+func (c *compiler) before(d *Document, last []Document) (*Document, bool) {
 	if c.previous == nil {
-		c.previous = make(map[key]Document, len(last))
-		for _, l := range last {
-			c.previous[l.key()] = l
+		c.previous = make(map[key]*Document, len(last))
+		for i := range last {
+			c.previous[last[i].key()] = &last[i]
 		}
 	}
 	found, ok := c.previous[d.key()]
@@ -129,7 +136,7 @@ func (c *compiler) before(d Document, last []Document) (Document, bool) {
 }
 
 // route puts a policy of the snapshot in force, or refuses it and says why.
-func (c *compiler) route(d Document) bool {
+func (c *compiler) route(d *Document) bool {
 	known := true
 	for _, candidate := range d.Policy.Backends {
 		if _, ok := c.served[key{KindBackend, candidate.Backend}]; !ok {
@@ -151,7 +158,7 @@ func (c *compiler) route(d Document) bool {
 
 // hold keeps a policy in force as it was. It yields to whatever is there now: backends that are gone are left out, and
 // a name that another policy took is not taken back.
-func (c *compiler) hold(d Document) {
+func (c *compiler) hold(d *Document) {
 	left := slices.DeleteFunc(slices.Clone(d.Policy.Backends), func(candidate Candidate) bool {
 		_, ok := c.served[key{KindBackend, candidate.Backend}]
 		return !ok
@@ -161,26 +168,40 @@ func (c *compiler) hold(d Document) {
 	}
 }
 
+// clash finds the policy that has one of p's names already.
 func (c *compiler) clash(p *RoutingPolicy) (owner *Document, name string) {
-	for _, name := range p.names() {
-		if owner, taken := c.owners[address{p.Organization, name}]; taken {
-			return &owner, name
+	for name := range p.names() {
+		if route, taken := c.table.routes[address{p.Organization, name}]; taken {
+			return c.served[key{KindRoutingPolicy, route.Policy}], name
 		}
 	}
 	return nil, ""
 }
 
-func (p *RoutingPolicy) names() []string { return append([]string{p.Model}, p.Aliases...) }
+// names are the model and its aliases.
+func (p *RoutingPolicy) names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := -1; i < len(p.Aliases); i++ {
+			name := p.Model
+			if i >= 0 {
+				name = p.Aliases[i]
+			}
+			if !yield(name) {
+				return
+			}
+		}
+	}
+}
 
-func (c *compiler) take(d Document, candidates []Candidate) {
+func (c *compiler) take(d *Document, candidates []Candidate) {
 	p := d.Policy
-	c.served[d.key()] = d
+	c.serve(d)
 	route := &Route{
 		Policy:            p.ID,
 		Organization:      p.Organization,
 		Model:             p.Model,
-		FallbackModels:    slices.Clone(p.FallbackModels),
-		Candidates:        slices.Clone(candidates),
+		FallbackModels:    p.FallbackModels,
+		Candidates:        candidates,
 		Strategy:          p.Strategy,
 		Retry:             p.Retry,
 		FailoverThreshold: p.FailoverThreshold,
@@ -190,9 +211,11 @@ func (c *compiler) take(d Document, candidates []Candidate) {
 		allow:             set(p.Keys.Allow),
 		deny:              set(p.Keys.Deny),
 	}
-	slices.SortStableFunc(route.Candidates, func(a, b Candidate) int { return a.Tier - b.Tier })
-	for _, name := range p.names() {
-		c.owners[address{p.Organization, name}] = d
+	if byTier := func(a, b Candidate) int { return a.Tier - b.Tier }; !slices.IsSortedFunc(candidates, byTier) {
+		route.Candidates = slices.Clone(candidates) // The document's own stays as it was written.
+		slices.SortStableFunc(route.Candidates, byTier)
+	}
+	for name := range p.names() {
 		c.table.routes[address{p.Organization, name}] = route
 	}
 	c.table.listed[p.Organization] = append(c.table.listed[p.Organization], route)
@@ -228,13 +251,16 @@ func (c *compiler) suggestBackend(id string) string {
 
 // checkFallbacks tells of fallback models that no policy routes. The policy itself is good: the model is passed over.
 func (c *compiler) checkFallbacks() {
-	routed := make(map[string]bool, len(c.owners))
-	for a := range c.owners {
-		routed[a.name] = true
-	}
+	var routed map[string]bool // Made when it is first needed.
 	for _, d := range c.live {
-		if d.Policy == nil {
+		if d.Policy == nil || len(d.Policy.FallbackModels) == 0 {
 			continue
+		}
+		if routed == nil {
+			routed = make(map[string]bool, len(c.table.routes))
+			for a := range c.table.routes {
+				routed[a.name] = true
+			}
 		}
 		for _, model := range d.Policy.FallbackModels {
 			if !routed[model] {
@@ -244,15 +270,14 @@ func (c *compiler) checkFallbacks() {
 	}
 }
 
-func (c *compiler) finish(held []Document) *Table {
+func (c *compiler) finish(held []*Document) *Table {
 	t := c.table
-	byKey := func(a, b Document) int {
+	slices.SortFunc(t.documents, func(a, b Document) int {
 		if order := strings.Compare(string(a.Kind()), string(b.Kind())); order != 0 {
 			return order
 		}
 		return strings.Compare(a.ID(), b.ID())
-	}
-	t.documents = slices.SortedFunc(maps.Values(c.served), byKey)
+	})
 	for _, d := range t.documents {
 		if d.Backend != nil {
 			t.backends = append(t.backends, *d.Backend)
@@ -262,13 +287,35 @@ func (c *compiler) finish(held []Document) *Table {
 		slices.SortFunc(routes, func(a, b *Route) int { return strings.Compare(a.Model, b.Model) })
 	}
 	t.revision = revision(t.documents)
-	inForce := c.inForce(held)
-	for i, p := range c.problems {
-		c.problems[i].Serving = inForce[identity(p)]
-	}
+	c.tellServing(held)
 	sortProblems(c.problems)
 	t.problems = c.problems
 	return t
+}
+
+// tellServing marks the problems whose documents are in force all the same. A problem that names no document is about those
+// that are held because of it.
+func (c *compiler) tellServing(held []*Document) {
+	if len(c.problems) == 0 {
+		return
+	}
+	heldFor := make(map[Problem]bool, len(held))
+	for _, d := range held {
+		if c.served[d.key()] == d {
+			for _, about := range identities(d) {
+				heldFor[about] = true
+			}
+		}
+	}
+	for i := range c.problems {
+		p := &c.problems[i]
+		p.Serving = heldFor[identity(*p)]
+		for _, kind := range Kinds() {
+			if p.ID != "" && (p.Kind == "" || p.Kind == kind) && c.served[key{kind, p.ID}] != nil {
+				p.Serving = true
+			}
+		}
+	}
 }
 
 // identity keeps of a problem only what says which documents it is about.
@@ -280,7 +327,7 @@ func identity(p Problem) Problem {
 }
 
 // identities are all identities of problems that can be about d.
-func identities(d Document) [6]Problem {
+func identities(d *Document) [6]Problem {
 	return [...]Problem{
 		{Kind: d.Kind(), ID: d.ID()},
 		{ID: d.ID()},
@@ -291,33 +338,11 @@ func identities(d Document) [6]Problem {
 	}
 }
 
-// inForce holds the identities of all problems whose documents are in force all the same. A problem that names no
-// document is about those that are held because of it.
-func (c *compiler) inForce(held []Document) map[Problem]bool {
-	in := make(map[Problem]bool, 2*len(c.served))
-	for _, d := range c.served {
-		in[Problem{Kind: d.Kind(), ID: d.ID()}] = true
-		in[Problem{ID: d.ID()}] = true
-	}
-	for _, d := range held {
-		if _, ok := c.served[d.key()]; ok {
-			for _, id := range identities(d) {
-				in[id] = true
-			}
-		}
-	}
-	return in
-}
-
-// revision hashes the documents, which are sorted, without their places.
+// revision combines the hashes of the documents, which are sorted.
 func revision(documents []Document) string {
 	hash := sha256.New()
-	encoder := json.NewEncoder(hash)
-	for _, d := range documents {
-		d.File = ""
-		if err := encoder.Encode(d); err != nil { // Strings, numbers and maps of strings: nothing in them can fail.
-			panic("policy: " + err.Error())
-		}
+	for i := range documents {
+		hash.Write(documents[i].sum[:])
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:6])
 }

@@ -276,7 +276,7 @@ func TestRevisionIsTheSameInAnyOrder(t *testing.T) {
 	changed := slices.Clone(documents)
 	b := *changed[0].Backend
 	b.MaxConcurrency++
-	changed[0].Backend = &b
+	changed[0] = Document{Backend: &b}
 	if two := Compile(Snapshot{Documents: changed}, nil); one.Revision() == two.Revision() {
 		t.Error("a change of content leaves the revision as it was")
 	}

@@ -69,7 +69,9 @@ func (d *decoder) document(body ast.Node) (Document, []Problem) {
 			d.addf(d.place(path), "%s", message)
 		}
 	}})
-	document.checked = true
+	if len(d.problems) == 0 {
+		document.seal()
+	}
 	return document, d.problems
 }
 

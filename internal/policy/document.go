@@ -233,7 +233,8 @@ func (o *Fields) fill() {
 
 func (c *Candidate) fill() { c.Weight = 100 }
 
-// Document is one document (exactly one of the first four is set) and the place where it was read.
+// Document is one document (exactly one of the first four is set) and the place where it was read. Make a new one rather than change one
+// that Parse gave: it has been checked.
 type Document struct {
 	Backend *Backend       `json:"backend,omitempty"`
 	Policy  *RoutingPolicy `json:"policy,omitempty"`
@@ -248,7 +249,8 @@ type Document struct {
 	// Line is 0 where there is none. It is not kept on disk: lines move without a change of content.
 	Line int `json:"-"`
 
-	checked bool // by Parse: nothing is wrong with it alone, and its values are in their normal forms
+	checked bool     // see seal: nothing is wrong with it alone, and its values are in their normal forms
+	sum     [16]byte // the hash of its content, once it is checked
 }
 
 // Kind tells which kind of document it is.

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"slices"
 )
 
@@ -32,7 +34,11 @@ func (s staticSource) Watch(ctx context.Context, publish func(Snapshot)) error {
 // check moves the documents that are not valid in themselves to the problems. Parse has seen to this for its own; a source
 // may make others.
 func check(s Snapshot) Snapshot {
-	checked := Snapshot{Documents: make([]Document, 0, len(s.Documents)), Problems: slices.Clone(s.Problems), Origin: s.Origin}
+	checked := Snapshot{Documents: s.Documents, Problems: slices.Clone(s.Problems), Origin: s.Origin}
+	if !slices.ContainsFunc(s.Documents, func(d Document) bool { return !d.checked }) {
+		return checked
+	}
+	checked.Documents = make([]Document, 0, len(s.Documents))
 	for _, d := range s.Documents {
 		d, found := settle(d)
 		checked.Problems = append(checked.Problems, found...)
@@ -62,8 +68,21 @@ func settle(d Document) (Document, []Problem) {
 		}
 		found = append(found, p)
 	}})
-	d.checked = len(found) == 0
+	if len(found) == 0 {
+		d.seal()
+	}
 	return d, found
+}
+
+// seal says that d is valid and in its normal form, and hashes its content, which is all but the place where it stands.
+func (d *Document) seal() {
+	content, err := json.Marshal(Document{Backend: d.Backend, Policy: d.Policy, Price: d.Price, Mark: d.Mark})
+	if err != nil { // Strings, numbers, times and maps of strings: nothing in them can fail.
+		panic("policy: " + err.Error())
+	}
+	sum := sha256.Sum256(content)
+	copy(d.sum[:], sum[:])
+	d.checked = true
 }
 
 // single says that d is one document and not none or several in one.
