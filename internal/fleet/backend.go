@@ -21,16 +21,20 @@ type Backend struct {
 	transport upstream.Transport
 	log       *slog.Logger
 	now       func() time.Duration
+	born      time.Duration
 	place     uint64 // hash of the id: its place in a rendezvous, the same in every replica
 
 	spec     atomic.Pointer[Spec]
 	inFlight atomic.Int64
 	retired  atomic.Bool
+	mark     atomic.Pointer[mark] // nil: none
+	unmarked atomic.Int64         // when the latest mark that kept requests out was taken off
 
 	// What requests found out. Moments are counted from the fleet's epoch, zero means never.
 	failures     atomic.Int32 // consecutive
 	ejectedUntil atomic.Int64 // not zero: ejected, and past that moment half open until a trial decides
 	trial        atomic.Bool  // the half-open slot is taken
+	restingFrom  atomic.Int64
 	restingUntil atomic.Int64
 	ejection     ejection
 
@@ -46,6 +50,7 @@ type Backend struct {
 type ejection struct {
 	mu     sync.Mutex
 	times  int           // how often in a row
+	began  time.Duration // when the latest one began
 	ended  time.Duration // when the latest one ended
 	reason string
 }
@@ -66,6 +71,7 @@ func (f *Fleet) newBackend(spec Spec) (*Backend, error) {
 		transport: transport,
 		log:       f.log.With("backend", spec.ID),
 		now:       f.now,
+		born:      f.now(),
 		place:     xxhash.Sum64String(spec.ID),
 		met:       make(chan struct{}),
 	}

@@ -36,8 +36,9 @@ type Fleet struct {
 	rotations rotations
 
 	backends atomic.Pointer[map[string]*Backend]
-	applying sync.Mutex    // one Apply at a time
-	changed  chan struct{} // wakes Run after an Apply; holds one
+	applying sync.Mutex       // one Apply or SetMarks at a time
+	marks    map[string]*mark // under applying: of all ids, also of those that are not there
+	changed  chan struct{}    // wakes Run after an Apply; holds one
 }
 
 // New returns an empty Fleet. It starts nothing.
@@ -89,6 +90,7 @@ func (f *Fleet) Apply(specs []Spec) error {
 			}
 			continue
 		}
+		fresh.mark.Store(f.marks[spec.ID])
 		if known != nil && known.identity.url == fresh.identity.url {
 			fresh.catalog.Store(known.catalog.Load()) // It is the same server: until it has listed its models anew, the names stay.
 		}

@@ -16,40 +16,50 @@ const (
 	restCap     = 60 * time.Second
 )
 
-// standing says whether a backend may get a request, and if not, why.
-type standing uint8
+// state says whether a backend may get a request, and if not, why.
+type state uint8
 
 const (
-	open standing = iota
+	open state = iota
 	full
 	resting
 	ejected
 	unhealthy
+	draining
+	disabled
 	gone
 )
 
-var standingNames = [...]string{
-	open: "available", full: "full", resting: "resting", ejected: "ejected", unhealthy: "unhealthy", gone: "retired",
+var stateNames = [...]string{
+	open: "available", full: "full", resting: "resting", ejected: "ejected", unhealthy: "unhealthy",
+	draining: MarkDraining, disabled: MarkDisabled, gone: "retired",
 }
 
-func (s standing) String() string { return standingNames[s] }
+func (s state) String() string { return stateNames[s] }
 
-// standing asks every voice; the gravest answer counts.
-func (b *Backend) standing(now time.Duration) standing {
+// stand asks every voice; the gravest answer counts. degraded says that an operator wants others to be taken first.
+func (b *Backend) stand(now time.Duration) (s state, degraded bool) {
+	m := b.marked(now)
 	switch {
 	case b.retired.Load():
-		return gone
+		return gone, false
+	case m != nil && m.bars != open:
+		return m.bars, false
 	case !b.healthy():
-		return unhealthy
+		s = unhealthy
 	case b.ejected(now):
-		return ejected
+		s = ejected
 	case b.resting(now):
-		return resting
+		s = resting
 	case b.full():
-		return full
-	default:
-		return open
+		s = full
 	}
+	return s, m != nil
+}
+
+func (b *Backend) standing(now time.Duration) state {
+	s, _ := b.stand(now)
+	return s
 }
 
 // Available reports whether the backend can take a request now.
@@ -74,7 +84,7 @@ func (b *Backend) full() bool {
 }
 
 // acquire takes a lease, or reports false when somebody else was faster: the last free place or the half-open slot is
-// taken, or the backend has retired. With force an ejection does not count.
+// taken, or the backend has retired or was marked. With force an ejection does not count.
 func (b *Backend) acquire(now time.Duration, ejectAfter int, force bool) (*Lease, bool) {
 	if !b.enter() {
 		return nil, false
@@ -88,7 +98,8 @@ func (b *Backend) acquire(now time.Duration, ejectAfter int, force bool) (*Lease
 			return nil, false
 		}
 	}
-	if b.retired.Load() { // Asked after entering: either this sees the retirement, or retire sees this lease.
+	// Asked after entering: either this sees the retirement or the mark, or whoever set it sees this lease.
+	if m := b.marked(now); b.retired.Load() || m != nil && m.bars != open {
 		lease.Done(Result{})
 		return nil, false
 	}
@@ -176,6 +187,7 @@ func (b *Backend) eject(now, seen time.Duration, reason string) {
 	}
 	e.times = min(e.times+1, int(ejectCap/ejectBase))
 	e.reason = reason
+	e.began = now
 	length := time.Duration(e.times) * ejectBase
 	failures := b.failures.Swap(0)
 	b.ejectedUntil.Store(int64(now + length))
@@ -219,6 +231,7 @@ func (b *Backend) rest(after time.Duration) {
 		}
 		if b.restingUntil.CompareAndSwap(before, int64(until)) {
 			if time.Duration(before) <= now {
+				b.restingFrom.Store(int64(now))
 				b.log.Info("backend resting", "reason", Saturated.String(), "for", until-now)
 			}
 			return

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"math"
 	"sync"
 )
@@ -128,6 +129,19 @@ func (r *rotations) of(route string) *rotation {
 	fresh := &rotation{credit: map[string]int{}}
 	r.routes[route] = fresh
 	return fresh
+}
+
+// rehearsal returns a copy of the route's rotation, of which nobody else knows.
+func (r *rotations) rehearsal(route string) *rotation {
+	r.mu.Lock()
+	found := r.routes[route]
+	r.mu.Unlock()
+	if found == nil {
+		return &rotation{credit: map[string]int{}}
+	}
+	found.mu.Lock()
+	defer found.mu.Unlock()
+	return &rotation{credit: maps.Clone(found.credit)}
 }
 
 // pick takes the next turn among options. candidates is how many the route has: credits of others are dropped.

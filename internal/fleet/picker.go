@@ -2,9 +2,7 @@ package fleet
 
 import (
 	"cmp"
-	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -17,6 +15,8 @@ type Candidate struct {
 	Weight int
 	// Tier orders the groups: a tier is used only when the lower ones have nobody available.
 	Tier int
+	// Degraded keeps the backend for when no other in any tier can be leased, as the mark of that name does.
+	Degraded bool
 }
 
 // Ask is what a request wants from the fleet.
@@ -38,6 +38,10 @@ type Choice struct {
 	Lease  *Lease
 	Model  string // the backend's own name of the model
 	Public string // the name that the client may see
+	// Degraded says that the backend is degraded, and was taken because no other could be.
+	Degraded bool
+	// Avoided says that a degraded backend was available and was passed over.
+	Avoided bool
 }
 
 // Picker hands out the backends of one request, the best first. It is not safe for concurrent use.
@@ -50,14 +54,18 @@ type Picker struct {
 	inline  [4]entry
 	options []option
 	scratch [4]option
+
+	rehearsal *rotation // what Peek turns in place of the route's
 }
 
 type entry struct {
-	backend *Backend
-	weight  int
-	tier    int
-	tried   bool
-	lost    bool // somebody else took the last place during this Next
+	backend  *Backend
+	weight   int
+	tier     int
+	degraded bool // by the route
+	last     bool // degraded by the route or by a mark, when it was looked at last
+	tried    bool
+	lost     bool // somebody else took the last place during this turn
 }
 
 // Picker begins the choice for one request. It takes no lease yet.
@@ -75,7 +83,7 @@ func (f *Fleet) Picker(ask Ask) *Picker {
 			p.missing++
 			continue
 		}
-		p.entries = append(p.entries, entry{backend: b, weight: c.Weight, tier: c.Tier})
+		p.entries = append(p.entries, entry{backend: b, weight: c.Weight, tier: c.Tier, degraded: c.Degraded})
 	}
 	return p
 }
@@ -83,10 +91,30 @@ func (f *Fleet) Picker(ask Ask) *Picker {
 // Next chooses a backend that this Picker has not chosen before and takes a lease on it. The error is an *Exhausted when
 // none is left.
 //
-// Ejection alone cannot black a route out: when more than half of its candidates are ejected or unhealthy, the ejected
-// ones are tried after all, behind everything that is available.
+// A disabled or draining backend is never chosen, and a degraded one only when no other is available in any tier.
+// Ejection alone cannot black a route out: when more than half of the candidates that no operator has taken out are
+// ejected or unhealthy, the ejected ones are tried after all, behind everything that is available.
 func (p *Picker) Next() (Choice, error) {
 	now := p.fleet.now()
+	t, ok := p.turn(now, false)
+	if !ok {
+		return Choice{}, p.exhausted(now)
+	}
+	name, _ := t.entry.backend.ModelName(p.ask.Model)
+	return Choice{Lease: t.lease, Model: name, Public: p.ask.Model, Degraded: t.entry.last, Avoided: t.avoided}, nil
+}
+
+// turn is one choice and how it came about.
+type turn struct {
+	entry   *entry
+	lease   *Lease // nil in a rehearsal
+	among   int    // how many the strategy had to choose from
+	forced  bool   // an ejected backend, because most are out
+	avoided bool   // a degraded one was available
+}
+
+// turn makes the next choice, or reports false when nothing is left. A rehearsal takes no lease and moves no rotation.
+func (p *Picker) turn(now time.Duration, rehearse bool) (turn, bool) {
 	for i := range p.entries {
 		p.entries[i].lost = false
 		p.follow(&p.entries[i])
@@ -96,35 +124,42 @@ func (p *Picker) Next() (Choice, error) {
 			break
 		}
 		for {
-			chosen := p.choose(now, force)
+			chosen, avoided := p.choose(now, force, rehearse)
 			if chosen == nil {
 				break
 			}
-			lease, ok := chosen.backend.acquire(now, p.ask.EjectAfter, force)
-			if !ok {
-				chosen.lost = !p.follow(chosen)
-				continue
+			var lease *Lease
+			if !rehearse {
+				var ok bool
+				if lease, ok = chosen.backend.acquire(now, p.ask.EjectAfter, force); !ok {
+					chosen.lost = !p.follow(chosen)
+					continue
+				}
 			}
 			p.markTried(chosen.backend)
-			name, _ := chosen.backend.ModelName(p.ask.Model)
-			return Choice{Lease: lease, Model: name, Public: p.ask.Model}, nil
+			return turn{entry: chosen, lease: lease, among: len(p.options), forced: force, avoided: avoided}, true
 		}
 	}
-	return Choice{}, p.exhausted(now)
+	return turn{}, false
 }
 
-// choose finds the best entry, or nil. With force an ejected backend may be taken.
-func (p *Picker) choose(now time.Duration, force bool) *entry {
+// choose finds the best entry, or nil, and reports whether it is preferred to a degraded one. With force an ejected backend
+// may be taken.
+func (p *Picker) choose(now time.Duration, force, rehearse bool) (chosen *entry, avoided bool) {
 	options := p.options[:0]
+	spare := false   // a degraded one is available
 	var group *entry // the first of the group that options are of
 	for i := range p.entries {
 		e := &p.entries[i]
 		if e.tried || e.lost {
 			continue
 		}
-		if s := e.backend.standing(now); s != open && !(force && s == ejected && !e.backend.resting(now) && !e.backend.full()) {
+		s, degraded := e.backend.stand(now)
+		if s != open && !(force && s == ejected && !e.backend.resting(now) && !e.backend.full()) {
 			continue
 		}
+		e.last = e.degraded || degraded
+		spare = spare || e.last
 		switch order := e.compare(group); {
 		case order > 0:
 			continue
@@ -139,33 +174,43 @@ func (p *Picker) choose(now time.Duration, force bool) *entry {
 	p.options = options
 	switch len(options) {
 	case 0:
-		return nil
+		return nil, false
 	case 1:
-		return &p.entries[options[0].entry]
+		chosen = group
+	default:
+		chosen = &p.entries[options[p.pick(options, rehearse)].entry]
 	}
-	at := p.pick(options)
-	return &p.entries[options[at].entry]
+	return chosen, spare && !chosen.last
 }
 
-// compare orders entries by group: those with a weight first, then by tier. Any entry is before nil.
+// compare orders entries by group: those that are not degraded first, of them those with a weight, then by tier. Any entry
+// is before nil.
 func (e *entry) compare(other *entry) int {
 	switch {
 	case other == nil:
 		return -1
-	case e.weight > 0 && other.weight <= 0:
-		return -1
-	case e.weight <= 0 && other.weight > 0:
-		return 1
+	case e.last != other.last:
+		return before(other.last)
+	case (e.weight > 0) != (other.weight > 0):
+		return before(e.weight > 0)
 	}
 	return cmp.Compare(e.tier, other.tier)
 }
 
-func (p *Picker) pick(options []option) int {
+// before is the order of two of which one comes first.
+func before(first bool) int {
+	if first {
+		return -1
+	}
+	return 1
+}
+
+func (p *Picker) pick(options []option, rehearse bool) int {
 	switch p.ask.Strategy {
 	case StrategyWeighted:
 		return pickWeighted(options, rand.Uint64N)
 	case StrategyRoundRobin:
-		return p.fleet.rotations.of(p.ask.Route).pick(options, len(p.ask.Candidates))
+		return p.rotation(rehearse).pick(options, len(p.ask.Candidates))
 	case StrategyLeastLoaded:
 		return pickLeastLoaded(options, rand.Uint64N)
 	case StrategySession:
@@ -174,6 +219,17 @@ func (p *Picker) pick(options []option) int {
 		}
 	}
 	return pickAdaptive(options, rand.Uint64N)
+}
+
+// rotation is the route's, or for a rehearsal this Picker's copy of it.
+func (p *Picker) rotation(rehearse bool) *rotation {
+	if !rehearse {
+		return p.fleet.rotations.of(p.ask.Route)
+	}
+	if p.rehearsal == nil {
+		p.rehearsal = p.fleet.rotations.rehearsal(p.ask.Route)
+	}
+	return p.rehearsal
 }
 
 // follow goes on to the backend that has replaced a retired one under its id. It reports false where there is none.
@@ -197,106 +253,18 @@ func (p *Picker) markTried(b *Backend) {
 	}
 }
 
-// mostlyOut reports whether more than half of the candidates are ejected or unhealthy.
+// mostlyOut reports whether more than half of the candidates are ejected or unhealthy. Those that an operator has taken out
+// do not count at all: switching one backend off must not black out what is left of the route.
 func (p *Picker) mostlyOut(now time.Duration) bool {
-	out := 0
+	out, in := 0, 0
 	for i := range p.entries {
-		if s := p.entries[i].backend.standing(now); s == ejected || s == unhealthy {
+		switch p.entries[i].backend.standing(now) {
+		case ejected, unhealthy:
 			out++
+		case disabled, draining:
+		default:
+			in++
 		}
 	}
-	return 2*out > len(p.entries)
-}
-
-// Exhausted says that no candidate is left for a request, and why. Each candidate counts once.
-type Exhausted struct {
-	Candidates int
-	Missing    int // not known to the fleet, or retired
-	Unhealthy  int
-	Ejected    int
-	Resting    int
-	Full       int
-	Tried      int // available, but this request has had them
-	// RetryAfter is how long until the first of them may come back; zero when nobody knows.
-	RetryAfter time.Duration
-}
-
-// Add counts the candidates of another route in.
-func (e *Exhausted) Add(other Exhausted) {
-	e.Candidates += other.Candidates
-	e.Missing += other.Missing
-	e.Unhealthy += other.Unhealthy
-	e.Ejected += other.Ejected
-	e.Resting += other.Resting
-	e.Full += other.Full
-	e.Tried += other.Tried
-	if e.RetryAfter == 0 || other.RetryAfter > 0 && other.RetryAfter < e.RetryAfter {
-		e.RetryAfter = other.RetryAfter
-	}
-}
-
-// AllSaturated reports whether every candidate is there and well, and merely has no room.
-func (e *Exhausted) AllSaturated() bool {
-	return e.Candidates > 0 && e.Resting+e.Full == e.Candidates
-}
-
-// Reason says in plain words why nothing is left, such as "3 backends: 2 unhealthy, 1 full". It names no backend.
-func (e *Exhausted) Reason() string {
-	if e.Candidates == 0 {
-		return "no backends"
-	}
-	var parts []string
-	for _, part := range [...]struct {
-		n    int
-		what string
-	}{
-		{e.Unhealthy, "unhealthy"},
-		{e.Ejected, "failing"},
-		{e.Resting, "asking for a pause"},
-		{e.Full, "full"},
-		{e.Tried, "tried"},
-		{e.Missing, "not configured"},
-	} {
-		if part.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))
-		}
-	}
-	noun := "backends"
-	if e.Candidates == 1 {
-		noun = "backend"
-	}
-	return fmt.Sprintf("%d %s: %s", e.Candidates, noun, strings.Join(parts, ", "))
-}
-
-func (e *Exhausted) Error() string { return "no backend is left: " + e.Reason() }
-
-// exhausted counts why. It is the concrete type behind the error that Next returns.
-func (p *Picker) exhausted(now time.Duration) error {
-	e := &Exhausted{Candidates: p.missing + len(p.entries), Missing: p.missing}
-	for i := range p.entries {
-		b := p.entries[i].backend
-		s := b.standing(now)
-		switch s {
-		case gone:
-			e.Missing++
-		case unhealthy:
-			e.Unhealthy++
-		case ejected:
-			e.Ejected++
-		case resting:
-			e.Resting++
-		case full:
-			e.Full++
-		case open:
-			if p.entries[i].tried {
-				e.Tried++
-			} else {
-				e.Full++ // It had room again only after somebody else had taken the last place.
-			}
-		}
-		if back := b.back(s, now); back > 0 && (e.RetryAfter == 0 || back < e.RetryAfter) {
-			e.RetryAfter = back
-		}
-	}
-	return e
+	return out > in
 }

@@ -55,6 +55,8 @@ type probing struct {
 	last     time.Time
 	problem  string        // of the latest probe; "" after a good one
 	listing  string        // why the list of models could not be had; "" when it could
+	flipped  time.Duration // when the backend became unhealthy
+	returned time.Duration // when it was well again after that
 	listed   time.Duration // when the list was last had or last refused
 }
 
@@ -218,6 +220,7 @@ func (b *Backend) suffer(problem string) int {
 	p.last = time.Now()
 	p.problem = problem
 	if p.failures >= unhealthyAfter && probeState(b.probed.Swap(uint32(probeUnhealthy))) != probeUnhealthy {
+		p.flipped = b.now()
 		b.log.Warn("backend unhealthy", "reason", problem, "probes", p.failures)
 	}
 	return p.failures
@@ -238,6 +241,7 @@ func (b *Backend) heal(reason string) bool {
 	}
 	b.log.Info("backend healthy", "reason", reason)
 	if before == probeUnhealthy {
+		p.returned = b.now()
 		b.halfOpen()
 	}
 	return true
