@@ -21,7 +21,7 @@ type MarkRequest struct {
 
 // Mark is an operator's hand on a backend, a model or an organization, as it holds now.
 type Mark struct {
-	ID           string    `json:"id"`
+	ID           string    `json:"id,omitempty"`
 	Backend      string    `json:"backend,omitempty"`
 	Model        string    `json:"model,omitempty"`
 	Organization string    `json:"organization,omitempty"`
@@ -37,10 +37,14 @@ type Backend struct {
 	ID     string `json:"id"`
 	URL    string `json:"url"`
 	Engine string `json:"engine,omitempty"`
-	State  string `json:"state"`            // available, full, resting, ejected, unhealthy
-	Reason string `json:"reason,omitempty"` // why it is not available
-	Mark   *Mark  `json:"mark,omitempty"`
-	Probe  string `json:"probe"` // unknown, healthy, unhealthy
+	State  string `json:"state"` // available, full, resting, ejected, unhealthy, draining, disabled
+	// Since is when it came into that state.
+	Since  time.Time `json:"since,omitzero"`
+	Reason string    `json:"reason,omitempty"` // why it is not available
+	// LastError is what the latest probe found, or what it was ejected for.
+	LastError string `json:"last_error,omitempty"`
+	Mark      *Mark  `json:"mark,omitempty"`
+	Probe     string `json:"probe"` // unknown, healthy, unhealthy
 	// Probed is the latest sign of life or death.
 	Probed   time.Time `json:"probed,omitzero"`
 	InFlight int64     `json:"in_flight"`
@@ -110,7 +114,9 @@ type Decision struct {
 	Policy          string    `json:"policy,omitempty"`
 	PolicyRevision  string    `json:"policy_revision,omitempty"`
 	// Decision is PRIMARY or FAILOVER; empty for a request that was refused before there was one.
-	Decision      string  `json:"decision,omitempty"`
+	Decision string `json:"decision,omitempty"`
+	// Warning is the x-routing-warning of the answer.
+	Warning       string  `json:"warning,omitempty"`
 	Attempts      int     `json:"attempts"`
 	Stream        bool    `json:"stream"`
 	Status        int     `json:"status"`
