@@ -62,6 +62,7 @@ type Store struct {
 	reload   chan struct{}
 	arrivals chan arrival // of capacity 1: the newest state of the source, until it is taken
 	saver    saver
+	compile  func(Snapshot, []Document) *Table
 
 	// The rest belongs to Run's goroutine.
 	begun    time.Time
@@ -104,6 +105,7 @@ func NewStore(options Options) *Store {
 		reload:   make(chan struct{}, 1),
 		arrivals: make(chan arrival, 1),
 		saver:    newSaver(options.LastGood, options.Logger),
+		compile:  Compile,
 		yielded:  make(map[key]bool),
 	}
 }
@@ -285,7 +287,7 @@ func (s *Store) accept(ctx context.Context) {
 		s.logger.Info("policies can be read again", "origin", snapshot.Origin)
 	}
 	began := time.Now()
-	t := Compile(s.withExtra(snapshot, snapshot.Documents), s.last)
+	t := s.compile(s.withExtra(snapshot, snapshot.Documents), s.last)
 	s.rested = time.Now().Add(rest(time.Since(began)))
 	s.mourn(t)
 	s.publish(ctx, t, since.Add(prepareWithin))
@@ -340,7 +342,7 @@ func (s *Store) fail(ctx context.Context, err error) {
 	} else {
 		snapshot.Origin = "last good of " + s.savedAt.Format(time.RFC3339)
 	}
-	s.publish(ctx, Compile(s.withExtra(snapshot, s.last), s.last), s.begun.Add(prepareColdWithin))
+	s.publish(ctx, s.compile(s.withExtra(snapshot, s.last), s.last), s.begun.Add(prepareColdWithin))
 }
 
 // withExtra adds the extra documents that the source has no document of its own for. there are those that it has, as far as is known.

@@ -314,63 +314,6 @@ func TestStoreBacksOffFromASourceThatFailsRightAfterItPublished(t *testing.T) {
 	})
 }
 
-func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "policy.json")
-	must(t, replace(path, sealed([]byte(`[{"backend":{"id":"old","url":"http://h"}},{"backend":{"id":"new","url":"http://h","colour":"red"}},{}]`), time.Now())))
-	snapshot, _, err := readLastGood(path)
-	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 2 || snapshot.Documents[0].Backend.Engine != "vllm" {
-		t.Error(snapshot, err)
-	}
-	for name, content := range map[string]string{"format": `{"format":9}`, "not JSON": "x", "empty": ""} {
-		put(t, path, content)
-		if _, _, err := readLastGood(path); err == nil {
-			t.Error(name)
-		}
-	}
-}
-
-func TestALastGoodPolicyOfAnOlderVersionGetsTheDefaultsForItsFields(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "policy.json")
-	must(t, replace(path, sealed([]byte(`[{"policy":{"id":"old","model":"m","backends":[{"id":"b","weight":1,"tier":0}]}},`+
-		`{"policy":{"id":"new","model":"n","backends":[{"id":"b","weight":1,"tier":0}],"clamps":{"n":1},"fields":{"chat_template":"allow","remote_media":"perhaps"}}}]`), time.Now())))
-	snapshot, _, err := readLastGood(path)
-	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 1 || !strings.Contains(snapshot.Problems[0].Message, "fields.remote_media") {
-		t.Fatal(snapshot, err)
-	}
-	if got, want := *snapshot.Documents[0].Policy, NewRoutingPolicy("old", "m"); got.Clamps != (Clamps{}) || got.Fields != want.Fields {
-		t.Errorf("%+v", got)
-	}
-}
-
-func TestStoreCarriesOnWhenTheLastGoodFileCannotBeWritten(t *testing.T) {
-	parent := filepath.Join(t.TempDir(), "file")
-	put(t, parent, "")
-	var log logbook
-	store, _ := running(t, Options{
-		Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: filepath.Join(parent, "policy.json"),
-	})
-	ready(t, store)
-	eventually(t, "the failure is told", func() bool { return log.count("cannot be saved") == 1 })
-	if serving(store) != "b" {
-		t.Error(serving(store), log.text.String())
-	}
-}
-
-func TestStorePublishesBeforeItWritesToADisk(t *testing.T) {
-	lastGood := filepath.Join(t.TempDir(), "policy.json")
-	var before error
-	store, stop := running(t, Options{
-		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: lastGood,
-		AfterPublish: func(*Table) { _, before = os.Stat(lastGood) },
-	})
-	ready(t, store)
-	stop()
-	if _, after := os.Stat(lastGood); !errors.Is(before, os.ErrNotExist) || after != nil {
-		t.Error("the copy was written before the table was published, or never:", before, after)
-	}
-}
-
 func TestStoreMergesExtraDocuments(t *testing.T) {
 	one, two, bad := NewBackend("a", "http://environment"), NewBackend("only-here", "http://h/v1/completions"), NewBackend("bad", "h")
 	var log logbook
