@@ -1,0 +1,165 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	must(t, replace(path, sealed([]byte(`[{"backend":{"id":"old","url":"http://h"}},{"backend":{"id":"new","url":"http://h","colour":"red"}},{}]`), time.Now())))
+	snapshot, _, err := readLastGood(path)
+	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 2 || snapshot.Documents[0].Backend.Engine != "vllm" {
+		t.Error(snapshot, err)
+	}
+	for name, content := range map[string]string{"format": `{"format":9}`, "not JSON": "x", "empty": ""} {
+		put(t, path, content)
+		if _, _, err := readLastGood(path); err == nil {
+			t.Error(name)
+		}
+	}
+}
+
+func TestALastGoodPolicyOfAnOlderVersionGetsTheDefaultsForItsFields(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	must(t, replace(path, sealed([]byte(`[{"policy":{"id":"old","model":"m","backends":[{"id":"b","weight":1,"tier":0}]}},`+
+		`{"policy":{"id":"new","model":"n","backends":[{"id":"b","weight":1,"tier":0}],"clamps":{"n":1},"fields":{"chat_template":"allow","remote_media":"perhaps"}}}]`), time.Now())))
+	snapshot, _, err := readLastGood(path)
+	if err != nil || names(snapshot.Documents) != "old" || len(snapshot.Problems) != 1 || !strings.Contains(snapshot.Problems[0].Message, "fields.remote_media") {
+		t.Fatal(snapshot, err)
+	}
+	if got, want := *snapshot.Documents[0].Policy, NewRoutingPolicy("old", "m"); got.Clamps != (Clamps{}) || got.Fields != want.Fields {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStoreCarriesOnWhenTheLastGoodFileCannotBeWritten(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "file")
+	put(t, parent, "")
+	var log logbook
+	store, _ := running(t, Options{
+		Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: filepath.Join(parent, "policy.json"),
+	})
+	ready(t, store)
+	eventually(t, "the failure is told", func() bool { return log.count("cannot be saved") == 1 })
+	if serving(store) != "b" {
+		t.Error(serving(store), log.text.String())
+	}
+}
+
+func TestStorePublishesBeforeItWritesToADisk(t *testing.T) {
+	lastGood := filepath.Join(t.TempDir(), "policy.json")
+	var before error
+	store, stop := running(t, Options{
+		Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: lastGood,
+		AfterPublish: func(*Table) { _, before = os.Stat(lastGood) },
+	})
+	ready(t, store)
+	stop()
+	if _, after := os.Stat(lastGood); !errors.Is(before, os.ErrNotExist) || after != nil {
+		t.Error("the copy was written before the table was published, or never:", before, after)
+	}
+}
+
+func TestTheLastGoodFileIsWrittenAboutOnceASecondAndTheNewestLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newHandSource()
+		store := NewStore(Options{Logger: slog.New(slog.DiscardHandler), Source: source, LastGood: "somewhere"})
+		var written [][]byte
+		store.saver.write = func(content []byte) error {
+			time.Sleep(300 * time.Millisecond) // A slow disk.
+			written = append(written, content)
+			return nil
+		}
+		store.recalled = true
+		stop := begin(t, store)
+		for n := range 1000 {
+			source.next <- numbered(n)
+			time.Sleep(10 * time.Millisecond)
+		}
+		source.next <- numbered(1000)
+		time.Sleep(shortestRest)
+		synctest.Wait()
+		if number(store.Table()) != 1000 {
+			t.Error("publishing waits for the disk:", number(store.Table()))
+		}
+		stop()
+		if len(written) < 5 || len(written) > 12 {
+			t.Error("written so many times:", len(written))
+		}
+		if newest := written[len(written)-1]; !bytes.Contains(newest, []byte(`"max_concurrency":1000,`)) {
+			t.Errorf("%s", newest)
+		}
+	})
+}
+
+func TestADiskThatHangsKeepsNeitherATableNorTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := newHandSource()
+		var log logbook
+		store := NewStore(Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Source: source, LastGood: "somewhere"})
+		hang := make(chan struct{})
+		store.saver.write = func([]byte) error { <-hang; return nil }
+		store.recalled = true
+		stop := begin(t, store)
+		for n := range 5 {
+			source.next <- numbered(n)
+			time.Sleep(time.Second)
+			if number(store.Table()) != n {
+				t.Error("publishing waits for the disk:", n)
+			}
+		}
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took != saveLast || log.count("the disk does not answer") != 1 {
+			t.Error("the end took", took)
+		}
+		close(hang)
+	})
+}
+
+func TestALastGoodFileThatCannotBeWrittenIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logbook
+		source := newHandSource()
+		store := NewStore(Options{Logger: slog.New(slog.NewTextHandler(&log, nil)), Source: source, LastGood: "somewhere"})
+		tried, holds := 0, ""
+		store.saver.write = func(content []byte) error {
+			if tried++; tried < 6 {
+				return errors.New("no space left on device")
+			}
+			holds = string(content)
+			return nil
+		}
+		store.recalled = true
+		stop := begin(t, store)
+		source.next <- numbered(1)
+		time.Sleep(1500 * time.Millisecond)
+		source.next <- numbered(2)
+		time.Sleep(2 * time.Minute)
+		if tried != 6 || !strings.Contains(holds, `"max_concurrency":2,`) || log.count("cannot be saved") != 1 {
+			t.Error(tried, holds, log.text.String())
+		}
+		stop()
+	})
+}
+
+func TestTheFileOfTheFirstVersionIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	put(t, path, `{"format":1,"saved":"2026-11-23T09:00:00Z","checksum":"sha256:f1f9c5a79fd19a345509ef26ab57d16de2531c8b00a56527c21f625b377c10e8","documents":[`+
+		`{"backend":{"id":"a","url":"http://a","engine":"vllm","max_concurrency":0,"timeouts":{"connect":"2s","first_byte":"2m0s","between_bytes":"1m0s","total":"30m0s"}},"file":"policies/a.yaml"},`+
+		`{"policy":{"id":"p","organization":"*","model":"m","backends":[{"id":"a","weight":100,"tier":0}],"strategy":"adaptive","retry":{"attempts":2,"backoff":"100ms"},`+
+		`"failover_threshold":3,"stream":{"on_break":"error","heartbeat":"0s"},"fields":{"chat_template":"refuse","chat_template_kwargs":"allow","remote_media":"refuse"}},"file":"policies/a.yaml"}]}`)
+	snapshot, saved, err := readLastGood(path)
+	if err != nil || names(snapshot.Documents) != "a p" || len(snapshot.Problems) > 0 || saved.Year() != 2026 {
+		t.Fatal(snapshot, err)
+	}
+}
