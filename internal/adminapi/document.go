@@ -123,8 +123,8 @@ const (
 
 // Written is the answer to a change: the document as it stands now, which for a deletion is the one that went.
 type Written struct {
-	Outcome Outcome `json:"outcome"`
-	Document
+	Outcome  Outcome `json:"outcome"`
+	Document `json:"document"`
 }
 
 // Change is one entry of the history.
