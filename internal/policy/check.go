@@ -70,6 +70,17 @@ func (f flaws) positive(path string, d Duration) {
 	}
 }
 
+// moment bounds a time to what can be written again, and brings it into UTC. The zero time is left alone.
+func (f flaws) moment(path string, at *time.Time) {
+	if at.IsZero() {
+		return
+	}
+	*at = at.Round(0).UTC()
+	if year := at.Year(); year < 1970 || year > 9999 {
+		f.addf(path, "%s must be between the years 1970 and 9999", path)
+	}
+}
+
 // check reports what is wrong with b itself and brings its URL into the normal form.
 func (b *Backend) check(f flaws) {
 	f.form("id", b.ID, idForm, idRule)
@@ -288,25 +299,34 @@ func (p *RoutingPolicy) checkBackends(f flaws) {
 }
 
 func (p *RoutingPolicy) checkKeys(f flaws) {
-	const rule = "must be a key's id: 1 to 128 visible ASCII characters"
-	allowed := set(p.Keys.Allow)
-	for i, id := range p.Keys.Allow {
-		f.form(fmt.Sprintf("keys.allow[%d]", i), id, keyIDForm, rule)
-	}
-	for i, id := range p.Keys.Deny {
-		path := fmt.Sprintf("keys.deny[%d]", i)
-		f.form(path, id, keyIDForm, rule)
-		if _, both := allowed[id]; both {
-			f.addf(path, "key %q is both allowed and denied", id)
+	f.rules("keys", p.Keys, "key", "must be a key's id: 1 to 128 visible ASCII characters")
+	for i, c := range p.Backends {
+		path := fmt.Sprintf("backends[%d].callers", i)
+		f.rules(path, c.Callers, "caller", "must be the id of a key or an organization: 1 to 128 visible ASCII characters")
+		for j, id := range c.Callers.Allow {
+			if id == Everyone {
+				f.addf(fmt.Sprintf("%s.allow[%d]", path, j), `%s.allow must list callers: leave it out to serve all of them`, path)
+			}
+		}
+		for j, id := range c.Callers.Deny {
+			if id == Everyone {
+				f.addf(fmt.Sprintf("%s.deny[%d]", path, j), `%s.deny must list callers: to serve none of them, leave the backend out`, path)
+			}
 		}
 	}
 }
 
-// check reports what is wrong with d itself.
-func (d Document) check(f flaws) {
-	if d.Backend != nil {
-		d.Backend.check(f)
-	} else {
-		d.Policy.check(f)
+// rules looks at the lists of rules. No id may be on both.
+func (f flaws) rules(path string, rules KeyRules, noun, rule string) {
+	allowed := set(rules.Allow)
+	for i, id := range rules.Allow {
+		f.form(fmt.Sprintf("%s.allow[%d]", path, i), id, keyIDForm, rule)
+	}
+	for i, id := range rules.Deny {
+		at := fmt.Sprintf("%s.deny[%d]", path, i)
+		f.form(at, id, keyIDForm, rule)
+		if in(allowed, id) {
+			f.addf(at, "%s %q is both allowed and denied", noun, id)
+		}
 	}
 }

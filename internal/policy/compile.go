@@ -1,12 +1,14 @@
 package policy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Snapshot is what a source holds at one moment: every valid document, and what is wrong with the others.
@@ -18,7 +20,7 @@ type Snapshot struct {
 }
 
 // Compile checks the documents, alone where Parse has not done it and against each other, and builds the table. Of two documents that claim the same id or the
-// same model, the later one is refused. last are the documents that were in force before (nil if none): a document that
+// same model, or set the same price, the one whose place comes later is refused, whatever the order in the snapshot. last are the documents that were in force before (nil if none): a document that
 // cannot be used now, but was good in last, stays in force as it was there, unless a good document has taken its place.
 // One that is in last and simply gone from the snapshot goes.
 //
@@ -26,6 +28,7 @@ type Snapshot struct {
 // about all that last has from its File, one without both about everything.
 func Compile(now Snapshot, last []Document) *Table {
 	now = check(now)
+	documents := inOrder(now.Documents)
 	c := compiler{
 		table: &Table{
 			routes: make(map[address]*Route, len(now.Documents)),
@@ -36,27 +39,52 @@ func Compile(now Snapshot, last []Document) *Table {
 		live:     make(map[key]*Document, len(now.Documents)),
 		served:   make(map[key]*Document, len(now.Documents)),
 	}
-	policies := c.admit(now.Documents)
+	others := c.admit(documents)
 	held := c.cover(last)
 	for _, d := range held {
-		if d.Backend != nil {
+		if d.Backend != nil || d.Mark != nil {
 			c.serve(d)
 		}
 	}
-	for _, d := range policies {
-		if !c.route(d) {
+	for _, d := range others {
+		if d.Policy != nil && !c.route(d) || d.Price != nil && !c.charge(d) {
 			if before, ok := c.before(d, last); ok {
 				held = append(held, before)
 			}
 		}
 	}
 	for _, d := range held {
-		if d.Policy != nil {
+		switch {
+		case d.Policy != nil:
 			c.hold(d)
+		case d.Price != nil && c.prices[charge{d.Price.Model, d.Price.ValidFrom}] == nil: // Another is there now.
+			c.serve(d)
 		}
 	}
 	c.checkFallbacks()
-	return c.finish(held)
+	table := c.finish(held)
+	table.attach()
+	return table
+}
+
+// inOrder sorts documents by their places. Sources bring them so; then it is quick.
+func inOrder(documents []Document) []Document {
+	content := func(d Document) string { // Only of two that claim the same id at the same place is this asked.
+		text, _ := JSON(d)
+		return string(text)
+	}
+	order := func(a, b Document) int {
+		order := cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Kind(), b.Kind()), cmp.Compare(a.ID(), b.ID()))
+		if order == 0 {
+			order = cmp.Compare(content(a), content(b))
+		}
+		return order
+	}
+	if !slices.IsSortedFunc(documents, order) {
+		documents = slices.Clone(documents)
+		slices.SortFunc(documents, order)
+	}
+	return documents
 }
 
 type compiler struct {
@@ -64,6 +92,7 @@ type compiler struct {
 	problems []Problem
 	live     map[key]*Document // what the snapshot brings, each id once
 	served   map[key]*Document // what is in force
+	prices   map[charge]*Document
 	previous map[key]*Document // last, indexed when it is first needed
 	ids      []string          // of the backends in force, sorted, for suggestions
 	hints    int
@@ -81,10 +110,32 @@ func (c *compiler) refusef(d *Document, format string, args ...any) {
 	})
 }
 
-// admit takes each id once, puts the backends in force, and returns the policies in their order.
+// charge is what only one price can be for.
+type charge struct {
+	model string
+	from  time.Time
+}
+
+// charge puts a price of the snapshot in force, or refuses it and says why.
+func (c *compiler) charge(d *Document) bool {
+	at := charge{d.Price.Model, d.Price.ValidFrom}
+	if other := c.prices[at]; other != nil {
+		c.refusef(d, "model %q has a price from %s on already: price %s at %s",
+			at.model, at.from.Format(time.RFC3339), other.ID(), other.place())
+		return false
+	}
+	if c.prices == nil {
+		c.prices = make(map[charge]*Document)
+	}
+	c.prices[at] = d
+	c.serve(d)
+	return true
+}
+
+// admit takes each id once, puts backends and marks in force, and returns the others in their order.
 func (c *compiler) admit(documents []Document) []*Document {
 	c.table.documents = make([]Document, 0, len(documents))
-	var policies []*Document
+	var others []*Document
 	for i := range documents {
 		d := &documents[i]
 		if first, twice := c.live[d.key()]; twice {
@@ -92,13 +143,13 @@ func (c *compiler) admit(documents []Document) []*Document {
 			continue
 		}
 		c.live[d.key()] = d
-		if d.Backend != nil {
+		if d.Backend != nil || d.Mark != nil {
 			c.serve(d)
 		} else {
-			policies = append(policies, d)
+			others = append(others, d)
 		}
 	}
-	return policies
+	return others
 }
 
 // cover returns the documents of last that the snapshot lacks because they cannot be read now, as its problems tell.
@@ -208,17 +259,34 @@ func (c *compiler) take(d *Document, candidates []Candidate) {
 		Stream:            p.Stream,
 		Clamps:            p.Clamps,
 		Fields:            p.Fields,
+		Revision:          d.Revision,
+		Place:             d.place(),
+		Legacy:            d.Legacy,
 		allow:             set(p.Keys.Allow),
 		deny:              set(p.Keys.Deny),
 	}
-	if byTier := func(a, b Candidate) int { return a.Tier - b.Tier }; !slices.IsSortedFunc(candidates, byTier) {
-		route.Candidates = slices.Clone(candidates) // The document's own stays as it was written.
+	route.resolve()
+	if byTier := func(a, b Candidate) int { return a.Tier - b.Tier }; !slices.IsSortedFunc(route.Candidates, byTier) {
+		route.Candidates = slices.Clone(route.Candidates) // The document's own stays as it was written.
 		slices.SortStableFunc(route.Candidates, byTier)
 	}
 	for name := range p.names() {
 		c.table.routes[address{p.Organization, name}] = route
 	}
 	c.table.listed[p.Organization] = append(c.table.listed[p.Organization], route)
+}
+
+// resolve makes sets of the callers, on a copy of what belongs to the document.
+func (r *Route) resolve() {
+	narrowed := func(c Candidate) bool { return len(c.Callers.Allow)+len(c.Callers.Deny) > 0 }
+	if !slices.ContainsFunc(r.Candidates, narrowed) {
+		return
+	}
+	r.Candidates = slices.Clone(r.Candidates)
+	for i := range r.Candidates {
+		c := &r.Candidates[i]
+		c.allow, c.deny = set(c.Callers.Allow), set(c.Callers.Deny)
+	}
 }
 
 func set(ids []string) map[string]struct{} {

@@ -115,7 +115,7 @@ backends: [{id: b}]
 		}
 	}
 	route, _ := table.Lookup("other", "gpt", "k")
-	if want := []Candidate{{Backend: "c", Weight: 5, Tier: 1}, {Backend: "b", Weight: 100, Tier: 2}}; !cmp.Equal(route.Candidates, want) {
+	if want := []Candidate{{Backend: "c", Weight: 5, Tier: 1}, {Backend: "b", Weight: 100, Tier: 2}}; !cmp.Equal(route.Candidates, want, sameDocuments) {
 		t.Error("candidates", route.Candidates)
 	}
 	if got := table.Backends(); len(got) != 2 || got[0].ID != "b" || got[1].ID != "c" {

@@ -1,29 +1,30 @@
 package policy
 
 import (
+	"cmp"
 	"encoding"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
 )
 
-// absent lists what the documents will have one day. Saying so is kinder than "unknown field".
-var (
-	absentFields = map[string]string{
-		"stream.continuation": "stream.continuation is not available in this version: leave it out",
-	}
-	absentKinds = []Kind{"Price", "Mark"}
-)
+// absentFields are what documents will have one day. Saying so is kinder than "unknown field".
+var absentFields = map[string]string{
+	"stream.continuation": "stream.continuation is not available in this version: leave it out",
+}
 
 // decoder reads one syntax tree into a document. It goes on after a problem, to find them all.
 type decoder struct {
 	chunk    chunk
 	file     string
+	key      key // of the document, as its place says; zero where that says nothing
 	kind     Kind
 	id       string
 	at       map[string]*token.Position // where each field's value stands, by its path
@@ -42,29 +43,40 @@ func (d *decoder) addf(p *token.Position, format string, args ...any) {
 
 func (d *decoder) document(body ast.Node) (Document, []Problem) {
 	d.at[""] = start(body)
+	d.kind = d.key.kind
+	if idForm.MatchString(d.key.id) {
+		d.id = d.key.id
+	}
 	root, ok := body.(*ast.MappingNode)
 	if !ok {
-		d.addf(start(body), "a document is a list of fields that begins with kind: %s or kind: %s", KindBackend, KindRoutingPolicy)
+		d.addf(start(body), "a document is a list of fields%s", d.begins())
 		return Document{}, d.problems
 	}
-	d.id = textOf(field(root, "id"))
-	if !idForm.MatchString(d.id) {
-		d.id = ""
+	if (d.kind == KindRoutingPolicy || d.kind == "") && isLegacy(root) {
+		return d.legacy(root)
 	}
-	document := Document{File: d.file}
-	document.Line, _ = d.chunk.position(start(body))
-	switch d.kind = Kind(textOf(field(root, "kind"))); d.kind {
-	case KindBackend:
-		document.Backend = new(Backend)
-		d.value("", root, reflect.ValueOf(document.Backend).Elem())
-	case KindRoutingPolicy:
-		document.Policy = new(RoutingPolicy)
-		d.value("", root, reflect.ValueOf(document.Policy).Elem())
-	default:
-		d.unknownKind(root)
+	if id := textOf(field(root, "id")); d.key.id == "" && idForm.MatchString(id) {
+		d.id = id
+	}
+	if !d.named(root) {
 		return Document{}, d.problems
 	}
-	document.check(flaws{func(path, message string) {
+	document := blank(d.kind)
+	d.value("", root, reflect.ValueOf(document.content()).Elem())
+	switch name := document.name(); {
+	case *name == "" && d.key.id != "":
+		*name = d.key.id
+	case *name == "" && document.Mark != nil:
+		*name = MarkID(document.Mark.Backend, document.Mark.Model, document.Mark.Organization)
+	}
+	return d.finish(document)
+}
+
+// finish gives the document its place, and reports what is wrong with it, each where it stands.
+func (d *decoder) finish(document Document) (Document, []Problem) {
+	document.File = d.file
+	document.Line, _ = d.chunk.position(d.at[""])
+	document.content().check(flaws{func(path, message string) {
 		if !d.unread(path) {
 			d.addf(d.place(path), "%s", message)
 		}
@@ -75,24 +87,53 @@ func (d *decoder) document(body ast.Node) (Document, []Problem) {
 	return document, d.problems
 }
 
-func (d *decoder) unknownKind(root *ast.MappingNode) {
-	kind := d.kind
-	d.kind = ""
-	known := []string{string(KindBackend), string(KindRoutingPolicy)}
-	node := field(root, "kind")
-	if kind == "" {
-		at := start(root)
-		if node != nil {
-			at = start(node)
+// begins says how a document begins, where its key does not say what it is.
+func (d *decoder) begins() string {
+	if d.kind != "" {
+		return ""
+	}
+	return " that begins with " + kindChoices
+}
+
+const kindChoices = "kind: " + string(KindBackend) + ", " + string(KindRoutingPolicy) + ", " + string(KindPrice) + " or " + string(KindMark)
+
+// named sees to it that kind and id are known, and that they are what the document's key says.
+func (d *decoder) named(root *ast.MappingNode) bool {
+	before := len(d.problems)
+	if node := field(root, "kind"); d.kind == "" {
+		d.chooseKind(root, node)
+	} else if node != nil && Kind(textOf(node)) != d.kind {
+		d.addf(start(node), "kind must be %s here, as the key says, or be left out", d.kind)
+	}
+	node := field(root, "id")
+	switch {
+	case d.key.id == "":
+	case d.kind == KindRoutingPolicy && strings.Contains(d.key.id, "/"):
+		d.addf(start(root), "the key names an organization and a model, which only policies of the earlier service's form do: "+
+			"write this one at a key that ends in its id")
+	case d.id == "":
+		d.addf(start(root), "the document's key must end in its id, which %s", idRule)
+	case node != nil && node.Type() != ast.NullType && textOf(node) != d.id:
+		d.addf(start(node), "id must be %q here, as the key says, or be left out", d.id)
+	}
+	return len(d.problems) == before
+}
+
+// chooseKind takes the kind from the document, or reports it.
+func (d *decoder) chooseKind(root *ast.MappingNode, node ast.Node) {
+	kind := Kind(textOf(node))
+	switch {
+	case slices.Contains(Kinds(), kind):
+		d.kind = kind
+	case kind == "":
+		d.addf(start(cmp.Or(node, ast.Node(root))), "kind is missing: write %s", kindChoices)
+	default:
+		var known []string
+		for _, k := range Kinds() {
+			known = append(known, string(k))
 		}
-		d.addf(at, "kind is missing: write kind: %s", strings.Join(known, " or kind: "))
-		return
+		d.addf(start(node), "kind %s is unknown%s", quote(string(kind)), suggest(string(kind), known))
 	}
-	if slices.Contains(absentKinds, kind) {
-		d.addf(start(node), "kind %s is not available in this version", kind)
-		return
-	}
-	d.addf(start(node), "kind %s is unknown%s", quote(string(kind)), suggest(string(kind), known))
 }
 
 // parent cuts the last step off a path, and gives "" for the document itself.
@@ -166,6 +207,13 @@ func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 			return
 		}
 		v.SetInt(int64(n))
+	case reflect.Bool:
+		b, ok := node.(*ast.BoolNode)
+		if !ok {
+			d.mistakef(path, node, "must be true or false")
+			return
+		}
+		v.SetBool(b.Value)
 	case reflect.String:
 		if s, ok := d.string(path, node); ok {
 			v.SetString(s)
@@ -180,18 +228,23 @@ func leadingZero(s string) bool {
 	return len(s) > 1 && s[0] == '0'
 }
 
-// text reads a value that knows its own form. A bare number is text here: a duration of 0 needs no unit.
+// text reads a value that knows its own form. A bare number is text here: a duration of 0 needs no unit, and an amount no quotes.
 func (d *decoder) text(path string, node ast.Node, into encoding.TextUnmarshaler) {
-	s, ok := node.GetToken().Value, node.Type() == ast.IntegerType
+	s, ok := node.GetToken().Value, node.Type() == ast.IntegerType || node.Type() == ast.FloatType
 	if !ok {
 		if s, ok = d.string(path, node); !ok {
 			return
 		}
 	}
 	if err := into.UnmarshalText([]byte(s)); err != nil {
+		if _, ok := into.(*time.Time); ok {
+			err = errTime // The library's own repeats the text, and means its programmers.
+		}
 		d.mistakef(path, node, "%s", err)
 	}
 }
+
+var errTime = errors.New("must be a time with its zone, such as 2026-01-01T00:00:00Z")
 
 // string reads text. It does not repeat a wrong value: it may be a secret.
 func (d *decoder) string(path string, node ast.Node) (string, bool) {
@@ -239,7 +292,10 @@ func (d *decoder) fields(path string, m *ast.MappingNode, v reflect.Value) {
 	byName := make(map[string]int, v.NumField())
 	names := make([]string, 0, v.NumField())
 	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if !v.Type().Field(i).IsExported() {
+			continue
+		}
+		name := jsonName(v.Type().Field(i))
 		byName[name] = i
 		names = append(names, name)
 	}
@@ -254,6 +310,8 @@ func (d *decoder) fields(path string, m *ast.MappingNode, v reflect.Value) {
 			d.value(full, value, v.Field(i))
 		case absent != "":
 			d.addf(start(key), "%s", absent)
+		case path == "" && d.kind == KindRoutingPolicy && isLegacyName(name):
+			d.addf(start(key), "%s is a field of the earlier service's form: write all of the policy in one form", quote(name))
 		default:
 			where := ""
 			if path != "" {
@@ -262,6 +320,11 @@ func (d *decoder) fields(path string, m *ast.MappingNode, v reflect.Value) {
 			d.addf(start(key), "unknown field %s%s%s", quote(name), where, suggest(name, names))
 		}
 	})
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }
 
 func (d *decoder) entries(path string, m *ast.MappingNode, v reflect.Value) {

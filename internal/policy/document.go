@@ -101,6 +101,19 @@ type Candidate struct {
 	Degraded bool `json:"degraded,omitempty"`
 	// Callers narrow the backend to some callers: key ids or organizations.
 	Callers KeyRules `json:"callers,omitzero"`
+
+	allow, deny map[string]struct{} // Callers, in a Route
+}
+
+// Serves says whether the backend may answer this caller. It knows only for the candidates of a Route, and allocates nothing.
+func (c *Candidate) Serves(keyID, organization string) bool {
+	return c.allow == nil && c.deny == nil || // The common case costs no hash.
+		!in(c.deny, keyID) && !in(c.deny, organization) && (c.allow == nil || in(c.allow, keyID) || in(c.allow, organization))
+}
+
+func in(ids map[string]struct{}, id string) bool {
+	_, found := ids[id]
+	return found
 }
 
 // Retry bounds the attempts at one request before its first byte.
@@ -144,48 +157,6 @@ type Fields struct {
 	ChatTemplateKwargs string `json:"chat_template_kwargs"`
 	// RemoteMedia are URLs in messages, which the backend fetches from wherever the client says. data: URLs are always allowed.
 	RemoteMedia string `json:"remote_media"`
-}
-
-// Price is what the tokens of a model cost from a time on.
-type Price struct {
-	ID            string    `json:"id"`
-	Model         string    `json:"model"`
-	ValidFrom     time.Time `json:"valid_from"`
-	USDPerMillion Rates     `json:"usd_per_million"`
-}
-
-// Rates are the prices of the classes of tokens, in US dollars for a million of them.
-type Rates struct {
-	Input       USD `json:"input"`
-	CachedInput USD `json:"cached_input"`
-	Output      USD `json:"output"`
-	Reasoning   USD `json:"reasoning"`
-}
-
-// USD is an amount in millionths of a US dollar, written as a decimal number such as 0.40.
-type USD int64
-
-// The states that a mark puts its target in.
-const (
-	Disabled = "disabled" // no request; what runs at a disabled backend is cut off
-	Draining = "draining" // no new request; what runs may finish
-	Degraded = "degraded" // only when there is nothing else
-)
-
-// Mark is an operator's hand on a backend, a model, or what an organization asks of a model. Exactly one of Backend, Model and
-// Organization is set, or Model and Organization together.
-type Mark struct {
-	ID           string `json:"id"`
-	Backend      string `json:"backend,omitempty"`
-	Model        string `json:"model,omitempty"` // canonical or alias
-	Organization string `json:"organization,omitempty"`
-	State        string `json:"state"`
-	// Reason is shown to operators; of a disabled model or organization also to clients.
-	Reason string    `json:"reason,omitempty"`
-	Actor  string    `json:"actor,omitempty"`
-	Since  time.Time `json:"since,omitzero"`
-	// Until is when the mark ends by itself; zero: when somebody takes it away.
-	Until time.Time `json:"until,omitzero"`
 }
 
 // NewBackend returns a Backend with every default filled in.
@@ -267,16 +238,67 @@ func (d Document) Kind() Kind {
 }
 
 // ID is the document's id.
-func (d Document) ID() string {
+func (d Document) ID() string { return *d.name() }
+
+func (d Document) name() *string {
 	switch {
 	case d.Backend != nil:
-		return d.Backend.ID
+		return &d.Backend.ID
 	case d.Price != nil:
-		return d.Price.ID
+		return &d.Price.ID
 	case d.Mark != nil:
-		return d.Mark.ID
+		return &d.Mark.ID
 	}
-	return d.Policy.ID
+	return &d.Policy.ID
+}
+
+// content is what a document holds, of whatever kind.
+type content interface {
+	// check reports what is wrong with it alone, and brings its values into their normal forms.
+	check(f flaws)
+}
+
+// blank is a document of a kind with nothing in it; it has no content for an unknown kind.
+func blank(kind Kind) (d Document) {
+	switch kind {
+	case KindBackend:
+		d.Backend = new(Backend)
+	case KindRoutingPolicy:
+		d.Policy = new(RoutingPolicy)
+	case KindPrice:
+		d.Price = new(Price)
+	case KindMark:
+		d.Mark = new(Mark)
+	}
+	return d
+}
+
+// content is nil if nothing is set.
+func (d Document) content() content {
+	switch {
+	case d.Backend != nil:
+		return d.Backend
+	case d.Policy != nil:
+		return d.Policy
+	case d.Price != nil:
+		return d.Price
+	case d.Mark != nil:
+		return d.Mark
+	}
+	return nil
+}
+
+// own gives d a content that it shares with nobody, as far as check changes it.
+func (d Document) own() Document {
+	switch {
+	case d.Backend != nil:
+		d.Backend = new(*d.Backend)
+	case d.Price != nil:
+		d.Price = new(*d.Price)
+	case d.Mark != nil:
+		d.Mark = new(*d.Mark)
+	}
+	return d
 }
 
 type key struct {

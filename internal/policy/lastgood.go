@@ -249,6 +249,7 @@ func (e lastGoodEntry) document() (Document, error) {
 	}
 	if e.Price != nil {
 		d.Price = new(Price)
+		d.Price.fill()
 		err = errors.Join(err, strict(e.Price, d.Price))
 	}
 	if e.Mark != nil {

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,12 +29,86 @@ const (
 
 // Parse reads the YAML or JSON documents of one file. It returns every valid document and every problem of the others;
 // a document with a problem is not returned. name is used for the places in both. A problem without an ID means that
-// documents are missing from the result which cannot be named.
+// documents are missing from the result which cannot be named. A policy may also have the form of the earlier service.
 func Parse(name string, data []byte) ([]Document, []Problem) {
-	if len(data) > MaxFile {
-		return nil, []Problem{{File: name, Message: fmt.Sprintf("the file is larger than %d MiB", MaxFile>>20)}}
-	}
 	var documents []Document
+	problems := each(name, data, func(c chunk) []Problem {
+		document, _, found := c.read(name, key{})
+		if len(found) == 0 {
+			documents = append(documents, document)
+		}
+		return found
+	})
+	return documents, problems
+}
+
+// ParseOne reads the one document, JSON or YAML, that is stored under a key of its own. kind and id are what the key says: the
+// document may leave them out and must not contradict them. A kind or an id that is empty is taken from the document.
+// The document is good if there are no problems; place is used for the places in both.
+//
+// A policy may have the form of the earlier service. Its id may then also be that service's key for an organization's model,
+// "<organization or *>/<model>", where the model may contain slashes: see legacy.go.
+func ParseOne(place string, kind Kind, id string, data []byte) (Document, []Problem) {
+	about := Problem{Kind: kind, File: place}
+	if idForm.MatchString(id) {
+		about.ID = id
+	}
+	var document Document
+	count := 0
+	problems := each(place, data, func(c chunk) []Problem {
+		if count++; count > 1 {
+			again := about
+			again.Line, again.Message = c.line, "there is a second document: a key holds one"
+			return []Problem{again}
+		}
+		var found []Problem
+		document, _, found = c.read(place, key{kind, id})
+		return found
+	})
+	if count == 0 && len(problems) == 0 {
+		about.Message = "the document is empty"
+		problems = append(problems, about)
+	}
+	for i := range problems {
+		problems[i].Kind = cmp.Or(problems[i].Kind, about.Kind)
+		problems[i].ID = cmp.Or(problems[i].ID, about.ID)
+	}
+	if len(problems) > 0 {
+		return Document{}, problems
+	}
+	return document, nil
+}
+
+// Written is a document of a file, and what is to be stored for it.
+type Written struct {
+	Document
+	// Content is the document as it was written, as JSON.
+	Content json.RawMessage
+}
+
+// ParseWritten is Parse for those who put a file's documents into a book.
+func ParseWritten(name string, data []byte) ([]Written, []Problem) {
+	var written []Written
+	problems := each(name, data, func(c chunk) []Problem {
+		document, body, found := c.read(name, key{})
+		if len(found) > 0 {
+			return found
+		}
+		content, err := toJSON(body)
+		if err != nil { // What cannot be JSON has been refused.
+			return []Problem{{Kind: document.Kind(), ID: document.ID(), File: name, Line: c.line, Message: err.Error()}}
+		}
+		written = append(written, Written{document, content})
+		return nil
+	})
+	return written, problems
+}
+
+// each visits the documents of a file and collects their problems.
+func each(name string, data []byte, visit func(c chunk) []Problem) []Problem {
+	if len(data) > MaxFile {
+		return []Problem{{File: name, Message: fmt.Sprintf("the file is larger than %d MiB", MaxFile>>20)}}
+	}
 	var problems []Problem
 	count := 0
 	for _, c := range split(bytes.TrimPrefix(data, []byte("\uFEFF"))) {
@@ -41,25 +117,21 @@ func Parse(name string, data []byte) ([]Document, []Problem) {
 		}
 		count++
 		if count > MaxDocuments {
-			problems = append(problems, Problem{
+			return append(problems, Problem{
 				File: name, Line: c.line,
 				Message: fmt.Sprintf("the file holds more than %d documents: those from here on are not read", MaxDocuments),
 			})
-			break
 		}
-		document, found := c.read(name)
+		found := visit(c)
 		if len(found) > maxProblems {
 			found = append(found[:maxProblems], Problem{
 				Kind: found[0].Kind, ID: found[0].ID, File: name, Line: c.line,
 				Message: fmt.Sprintf("and %d further problems of this document", len(found)-maxProblems),
 			})
 		}
-		if len(found) == 0 {
-			documents = append(documents, document)
-		}
 		problems = append(problems, found...)
 	}
-	return documents, problems
+	return problems
 }
 
 // chunk is the text of one document. Its first line is line of the file and lacks the first indent bytes of that.
@@ -110,9 +182,10 @@ func (c chunk) blank() bool {
 	return true
 }
 
-func (c chunk) read(file string) (Document, []Problem) {
-	refuse := func(line, column int, message string) (Document, []Problem) {
-		return Document{}, []Problem{{File: file, Line: line, Column: column, Message: message}}
+// read reads the document whose key is known as far as at says. body is what it was read from.
+func (c chunk) read(file string, at key) (document Document, body ast.Node, problems []Problem) {
+	refuse := func(line, column int, message string) (Document, ast.Node, []Problem) {
+		return Document{}, nil, []Problem{{File: file, Line: line, Column: column, Message: message}}
 	}
 	if len(c.text) > maxDocument {
 		return refuse(c.line, 0, fmt.Sprintf("the document is larger than %d KiB", maxDocument>>10))
@@ -128,8 +201,9 @@ func (c chunk) read(file string) (Document, []Problem) {
 		}
 		return refuse(line, column, err.Error())
 	}
-	d := decoder{chunk: c, file: file, at: make(map[string]*token.Position)}
-	return d.document(body)
+	d := decoder{chunk: c, file: file, key: at, at: make(map[string]*token.Position)}
+	document, problems = d.document(body)
+	return document, body, problems
 }
 
 // position turns a position in the chunk into one in the file.
@@ -156,6 +230,9 @@ func syntax(text string) (body ast.Node, err error) {
 			body, err = nil, &syntaxError{message: "the document is not valid YAML"}
 		}
 	}()
+	if strings.Contains(text, "\t") && json.Valid([]byte(text)) {
+		text = strings.ReplaceAll(text, "\t", " ") // The library takes some of JSON's tabs for YAML's, and counts none as columns.
+	}
 	tokens := lexer.Tokenize(text)
 	if err := allowed(tokens); err != nil {
 		return nil, err

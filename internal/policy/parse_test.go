@@ -13,7 +13,7 @@ import (
 
 var sameDocuments = cmp.Options{
 	cmp.AllowUnexported(SecretRef{}),
-	cmpopts.IgnoreUnexported(Document{}),
+	cmpopts.IgnoreUnexported(Document{}, Candidate{}),
 	cmpopts.EquateEmpty(),
 }
 
@@ -152,11 +152,11 @@ func TestParseNamesEveryProblemWithItsPlace(t *testing.T) {
 		{"duplicate keys", backendWith("engine: vllm\nengine: tgi"), []string{`f:5:1: Backend b: "engine" is written twice, first in line 4`}},
 		{"near miss of a field", policyWith("fallback_model: [x]"), []string{`f:5:1: RoutingPolicy p: unknown field "fallback_model"; did you mean fallback_models?`}},
 		{"near miss in a list", "kind: RoutingPolicy\nid: p\nmodel: m\nbackends:\n- {id: b}\n- id: c\n  weigth: 5\n", []string{`f:7:3: RoutingPolicy p: unknown field "weigth" in backends[1]; did you mean weight?`}},
-		{"no kind", "id: b\nurl: http://h\n", []string{`f:1:1: b: kind is missing: write kind: Backend or kind: RoutingPolicy`}},
+		{"no kind", "id: b\nurl: http://h\n", []string{`f:1:1: b: kind is missing: write kind: Backend, RoutingPolicy, Price or Mark`}},
 		{"unknown kind", "id: b\nkind: Backends\n", []string{`f:2:7: b: kind "Backends" is unknown; did you mean Backend?`}},
-		{"later kind", "kind: Price\nid: x\nmodel: m\n", []string{`f:1:7: x: kind Price is not available in this version`}},
-		{"list at the top", "- kind: Backend\n", []string{`f:1:1: a document is a list of fields that begins with kind: Backend or kind: RoutingPolicy`}},
-		{"text at the top", "hello\n", []string{`f:1:1: a document is a list of fields that begins with kind: Backend or kind: RoutingPolicy`}},
+		{"later field", "kind: RoutingPolicy\nid: x\nmodel: m\nbackends: [{id: b}]\nstream: {continuation: auto}\n", []string{`f:5:10: RoutingPolicy x: stream.continuation is not available in this version: leave it out`}},
+		{"list at the top", "- kind: Backend\n", []string{`f:1:1: a document is a list of fields that begins with kind: Backend, RoutingPolicy, Price or Mark`}},
+		{"text at the top", "hello\n", []string{`f:1:1: a document is a list of fields that begins with kind: Backend, RoutingPolicy, Price or Mark`}},
 		{"syntax", "kind: Backend\nid: [b\nurl: x\n", []string{`f:3:1: not valid YAML: ',' or ']' must be specified`}},
 		{"number forms", backendWith("max_concurrency: 0x10"), []string{`f:4:18: Backend b: max_concurrency must be a whole decimal number`}},
 		{"leading zero", backendWith("max_concurrency: 010"), []string{`f:4:18: Backend b: max_concurrency must be a whole decimal number`}},
@@ -427,28 +427,21 @@ func FuzzParse(f *testing.F) {
 // roundTrip writes a document as JSON and reads it again.
 func roundTrip(t *testing.T, d Document) {
 	t.Helper()
-	var content []byte
-	var err error
-	if d.Backend != nil {
-		content, err = json.Marshal(struct {
-			Kind Kind `json:"kind"`
-			Backend
-		}{d.Kind(), *d.Backend})
-	} else {
-		content, err = json.Marshal(struct {
-			Kind Kind `json:"kind"`
-			RoutingPolicy
-		}{d.Kind(), *d.Policy})
+	content, err := JSON(d)
+	if err != nil || !json.Valid(content) {
+		t.Fatalf("%s: %v", content, err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	again, problems := Parse(d.File, content)
-	if len(problems) > 0 || len(again) != 1 {
-		t.Fatalf("%s: %v", content, problems)
-	}
-	again[0].Line = d.Line
-	if diff := cmp.Diff(d, again[0], sameDocuments); diff != "" {
-		t.Errorf("%s: %s", content, diff)
+	for _, read := range []func() (Document, []Problem){
+		func() (Document, []Problem) { return ParseOne(d.File, "", "", content) },
+		func() (Document, []Problem) { return ParseOne(d.File, d.Kind(), d.ID(), content) },
+	} {
+		again, problems := read()
+		if len(problems) > 0 {
+			t.Fatalf("%s: %v", content, problems)
+		}
+		again.Line, again.Legacy = d.Line, d.Legacy
+		if diff := cmp.Diff(d, again, sameDocuments); diff != "" {
+			t.Errorf("%s: %s", content, diff)
+		}
 	}
 }

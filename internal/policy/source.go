@@ -57,11 +57,9 @@ func settle(d Document) (Document, []Problem) {
 	if !d.single() {
 		return d, []Problem{{File: d.File, Line: d.Line, Message: "a document is one backend, one routing policy, one price or one mark"}}
 	}
-	if d.Backend != nil {
-		d.Backend = new(*d.Backend)
-	}
+	d = d.own()
 	var found []Problem
-	d.check(flaws{func(_, message string) {
+	d.content().check(flaws{func(_, message string) {
 		p := Problem{Kind: d.Kind(), File: d.File, Line: d.Line, Message: message}
 		if idForm.MatchString(d.ID()) {
 			p.ID = d.ID()
