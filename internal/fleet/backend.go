@@ -18,7 +18,7 @@ type Backend struct {
 	id        string
 	identity  identity
 	base      *url.URL
-	transport upstream.Transport
+	transport atomic.Pointer[upstream.Transport] // a cut puts another one here
 	log       *slog.Logger
 	now       func() time.Duration
 	born      time.Duration
@@ -28,6 +28,7 @@ type Backend struct {
 	inFlight atomic.Int64
 	retired  atomic.Bool
 	mark     atomic.Pointer[mark] // nil: none
+	cuts     atomic.Uint32        // how often its connections were cut
 	unmarked atomic.Int64         // when the latest mark that kept requests out was taken off
 
 	// What requests found out. Moments are counted from the fleet's epoch, zero means never.
@@ -44,6 +45,7 @@ type Backend struct {
 	probing   probing
 	catalog   atomic.Pointer[catalog]
 	met       chan struct{} // closed when the first probe has ended, well or not
+	awaited   atomic.Bool   // Meet has waited for it
 }
 
 // ejection is the slow part of the outlier rule, touched only when a backend goes out or comes back.
@@ -65,19 +67,31 @@ func (f *Fleet) newBackend(spec Spec) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{
-		id:        spec.ID,
-		identity:  spec.identity(),
-		base:      base,
-		transport: transport,
-		log:       f.log.With("backend", spec.ID),
-		now:       f.now,
-		born:      f.now(),
-		place:     xxhash.Sum64String(spec.ID),
-		met:       make(chan struct{}),
+		id:       spec.ID,
+		identity: spec.identity(),
+		base:     base,
+		log:      f.log.With("backend", spec.ID),
+		now:      f.now,
+		born:     f.now(),
+		place:    xxhash.Sum64String(spec.ID),
+		met:      make(chan struct{}),
 	}
+	b.transport.Store(&transport)
 	b.spec.Store(&spec)
 	b.catalog.Store(&catalog{})
 	return b, nil
+}
+
+// inherit takes over what is known of the server behind an earlier configuration with the same URL: until it has listed its
+// models anew the names stay, and Meet does not wait for it a second time.
+func (b *Backend) inherit(from *Backend) {
+	b.catalog.Store(from.catalog.Load())
+	b.awaited.Store(from.awaited.Load())
+	select {
+	case <-from.met:
+		b.met = from.met
+	default:
+	}
 }
 
 // ID is the backend's name in policies, headers and logs.
@@ -100,8 +114,29 @@ func (b *Backend) Authorize(h http.Header) {
 	authorize(h, spec.Engine, spec.APIKey)
 }
 
-// RoundTrip sends a request over the backend's connections. Hold a Lease while the answer is being read.
-func (b *Backend) RoundTrip(r *http.Request) (*http.Response, error) { return b.transport.RoundTrip(r) }
+// RoundTrip sends a request over the backend's connections. Hold a Lease while the answer is being read. At a disabled backend
+// it fails with an *upstream.ConnectError.
+func (b *Backend) RoundTrip(r *http.Request) (*http.Response, error) {
+	// In this order, as SetMarks has it in the other: whoever does not see the mark has the Transport that is cut with it.
+	transport := b.connections()
+	if m := b.mark.Load(); m != nil && m.bars == disabled && b.now() < m.until {
+		if r.Body != nil {
+			_ = r.Body.Close() // A RoundTripper closes the body whatever happens.
+		}
+		return nil, &upstream.ConnectError{Address: b.base.Host, Err: upstream.ErrCut}
+	}
+	return transport.RoundTrip(r)
+}
+
+// connections is what carries requests and probes at the moment.
+func (b *Backend) connections() upstream.Transport { return *b.transport.Load() }
+
+// cut ends every connection. What fails by that is not held against the backend; what begins now connects anew.
+func (b *Backend) cut() {
+	b.cuts.Add(1)
+	successor := b.connections().Cut()
+	b.transport.Store(&successor)
+}
 
 // InFlight counts the leases that are out.
 func (b *Backend) InFlight() int64 { return b.inFlight.Load() }
@@ -110,6 +145,6 @@ func (b *Backend) InFlight() int64 { return b.inFlight.Load() }
 func (b *Backend) retire() {
 	b.retired.Store(true)
 	if b.inFlight.Load() == 0 {
-		b.transport.CloseIdleConnections()
+		b.connections().CloseIdleConnections()
 	}
 }

@@ -36,9 +36,10 @@ type Fleet struct {
 	rotations rotations
 
 	backends atomic.Pointer[map[string]*Backend]
-	applying sync.Mutex       // one Apply or SetMarks at a time
-	marks    map[string]*mark // under applying: of all ids, also of those that are not there
-	changed  chan struct{}    // wakes Run after an Apply; holds one
+	applying sync.Mutex                 // one Apply or SetMarks at a time
+	marks    map[string]*mark           // under applying: of all ids, also of those that are not there
+	leaving  atomic.Pointer[[]*Backend] // retired ones that may have requests still; set under applying
+	changed  chan struct{}              // wakes Run after an Apply; holds one
 }
 
 // New returns an empty Fleet. It starts nothing.
@@ -53,6 +54,7 @@ func New(opts Options) *Fleet {
 		f.transport = NewTransport
 	}
 	f.backends.Store(&map[string]*Backend{})
+	f.leaving.Store(&[]*Backend{})
 	return f
 }
 
@@ -92,21 +94,35 @@ func (f *Fleet) Apply(specs []Spec) error {
 		}
 		fresh.mark.Store(f.marks[spec.ID])
 		if known != nil && known.identity.url == fresh.identity.url {
-			fresh.catalog.Store(known.catalog.Load()) // It is the same server: until it has listed its models anew, the names stay.
+			fresh.inherit(known)
 		}
 		next[spec.ID] = fresh
 	}
 	f.backends.Store(&next)
+	leaving := f.busy()
 	for id, b := range old {
 		if next[id] != b {
 			b.retire()
+			leaving = append(leaving, b)
 		}
 	}
+	f.leaving.Store(&leaving)
 	select {
 	case f.changed <- struct{}{}:
 	default:
 	}
 	return errors.Join(problems...)
+}
+
+// busy are those of the leaving backends at which something runs.
+func (f *Fleet) busy() []*Backend {
+	var busy []*Backend
+	for _, b := range *f.leaving.Load() {
+		if b.inFlight.Load() > 0 {
+			busy = append(busy, b)
+		}
+	}
+	return busy
 }
 
 // Run probes the backends until ctx ends, following every Apply. It returns after the last probe has ended, with the
@@ -134,7 +150,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			for b, stop := range stops {
 				stop() // ctx has ended it already; this frees the context.
-				probes.Go(b.transport.CloseIdleConnections)
+				probes.Go(b.connections().CloseIdleConnections)
 			}
 			return nil
 		case <-f.changed:
@@ -148,12 +164,18 @@ func (f *Fleet) Backend(id string) (*Backend, bool) {
 	return b, ok
 }
 
-// Status describes every backend, sorted by id.
+// Status describes every backend, sorted by id. What still runs on an earlier configuration of one counts as in flight there.
 func (f *Fleet) Status() []Status {
 	backends := slices.SortedFunc(maps.Values(*f.backends.Load()), func(a, b *Backend) int { return cmp.Compare(a.id, b.id) })
+	leaving := *f.leaving.Load()
 	statuses := make([]Status, len(backends))
 	for i, b := range backends {
 		statuses[i] = b.Status()
+		for _, old := range leaving {
+			if old.id == b.id {
+				statuses[i].InFlight += old.inFlight.Load()
+			}
+		}
 	}
 	return statuses
 }

@@ -89,7 +89,7 @@ func (b *Backend) acquire(now time.Duration, ejectAfter int, force bool) (*Lease
 	if !b.enter() {
 		return nil, false
 	}
-	lease := &Lease{backend: b, ejectAfter: int32(min(max(ejectAfter, 1), 1<<20))}
+	lease := &Lease{backend: b, cuts: b.cuts.Load(), ejectAfter: int32(min(max(ejectAfter, 1), 1<<20))}
 	if until := time.Duration(b.ejectedUntil.Load()); until != 0 {
 		lease.probation = true
 		lease.trial = now >= until && b.trial.CompareAndSwap(false, true)
@@ -126,7 +126,7 @@ func (b *Backend) enter() bool {
 
 func (b *Backend) leave() {
 	if b.inFlight.Add(-1) == 0 && b.retired.Load() {
-		b.transport.CloseIdleConnections()
+		b.connections().CloseIdleConnections()
 	}
 }
 
@@ -161,8 +161,11 @@ func (b *Backend) succeed(l *Lease) {
 }
 
 // fail counts a failure and ejects where the count says so. A request that began before an ejection says nothing about
-// the backend after it.
+// the backend after it, and one that began before a cut says nothing about it at all.
 func (b *Backend) fail(l *Lease, kind Kind) {
+	if l.cuts != b.cuts.Load() {
+		return
+	}
 	now := b.now()
 	switch until := time.Duration(b.ejectedUntil.Load()); {
 	case until == 0:

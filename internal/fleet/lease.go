@@ -55,8 +55,9 @@ type Result struct {
 type Lease struct {
 	backend    *Backend
 	ejectAfter int32
-	probation  bool // taken while the backend was ejected: its result decides whether the backend comes back
-	trial      bool // holds the one half-open slot
+	cuts       uint32 // the backend's when it was taken
+	probation  bool   // taken while the backend was ejected: its result decides whether the backend comes back
+	trial      bool   // holds the one half-open slot
 	done       atomic.Bool
 }
 

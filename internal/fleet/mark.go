@@ -56,6 +56,8 @@ func newMark(m Mark, now time.Duration) *mark {
 	return made
 }
 
+func (k *mark) isDisabled() bool { return k != nil && k.bars == disabled }
+
 // same reports whether a mark says what m says.
 func (k *mark) same(m Mark) bool {
 	return k != nil && k.State == m.State && k.Reason == m.Reason && k.Until.Equal(m.Until)
@@ -80,8 +82,11 @@ func (f *Fleet) SetMarks(marks map[string]Mark) {
 		}
 	}
 	f.marks = next
-	for id, b := range *f.backends.Load() {
-		b.setMark(next[id], now)
+	for _, b := range *f.backends.Load() {
+		b.setMark(next[b.id], now)
+	}
+	for _, b := range *f.leaving.Load() {
+		b.setMark(next[b.id], now)
 	}
 }
 
@@ -91,6 +96,9 @@ func (b *Backend) setMark(m *mark, now time.Duration) {
 	b.mark.Store(m)
 	if m == before {
 		return
+	}
+	if m.isDisabled() && !before.isDisabled() {
+		b.cut()
 	}
 	if before != nil && before.bars != open && (m == nil || m.bars == open) {
 		b.unmarked.Store(int64(now))

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/upstream"
 )
 
 // How probes are paced. The first failure is confirmed soon, so that a dead backend is known within seconds; after that
@@ -70,7 +72,7 @@ func (b *Backend) probe(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			if b.retired.Load() && b.inFlight.Load() == 0 {
-				b.transport.CloseIdleConnections()
+				b.connections().CloseIdleConnections()
 			}
 			return
 		case <-timer.C:
@@ -93,14 +95,18 @@ func (b *Backend) meet() {
 	}
 }
 
-// Meet waits until every backend has been probed once, well or not, or ctx ends. After it, the names of the models are known
-// of all backends that could be asked. Without Run, it waits for ctx.
+// Meet waits until every new backend has been probed once, well or not, or ctx ends. After it, the names of the models are
+// known of all backends that could be asked in that time. It waits for a backend only once, whether that answered or not,
+// unless its URL changes: one that is silent holds up one change of policy, and not those that follow. Without Run, it
+// waits for ctx.
 func (f *Fleet) Meet(ctx context.Context) {
 	for _, b := range *f.backends.Load() {
+		if b.awaited.Swap(true) {
+			continue
+		}
 		select {
 		case <-b.met:
-		case <-ctx.Done():
-			return
+		case <-ctx.Done(): // The others have had the same time.
 		}
 	}
 }
@@ -116,13 +122,16 @@ func (b *Backend) probeOnce(ctx context.Context) time.Duration {
 	if ctx.Err() != nil {
 		return probeSlowest // Nobody waits for it.
 	}
+	if errors.Is(err, upstream.ErrCut) {
+		return probeConfirm // That was us: it says nothing about the backend.
+	}
 	if err != nil {
 		return b.pauseAfter(b.suffer(err.Error()))
 	}
 	flipped := b.heal("a probe was answered")
 	if !listsOnly(b.identity.engine) && (flipped || b.now()-b.listedAt() >= listEvery || len(b.catalog.Load().served) == 0) {
 		// The engine has just said that it is well: a list that cannot be had is noted, not held against it.
-		if err := b.list(ctx); err != nil && ctx.Err() == nil {
+		if err := b.list(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, upstream.ErrCut) {
 			b.noteListing(err.Error())
 		}
 	}
@@ -156,7 +165,7 @@ func jitter(d time.Duration) time.Duration {
 }
 
 func (b *Backend) askHealth(ctx context.Context) error {
-	status, _, err := get(ctx, b.transport, b.URL(pathHealth), b.Authorize, maxHealth)
+	status, _, err := get(ctx, b.connections(), b.URL(pathHealth), b.Authorize, maxHealth)
 	if err != nil && !errors.Is(err, errTooLong) {
 		return err
 	}
@@ -169,7 +178,7 @@ func (b *Backend) list(ctx context.Context) error {
 	if b.identity.engine == EngineAnthropic {
 		u.RawQuery = "limit=1000"
 	}
-	status, body, err := get(ctx, b.transport, u, b.Authorize, maxList)
+	status, body, err := get(ctx, b.connections(), u, b.Authorize, maxList)
 	switch {
 	case errors.Is(err, errTooLong):
 		b.noteListing(fmt.Sprintf("GET %s: %v", pathModels, err))

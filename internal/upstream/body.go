@@ -61,7 +61,7 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	n, err := b.read(p)
 	if err != nil {
-		b.err = reasonUnlessEOF(b.ctx, err)
+		b.err = b.reason(err)
 		if b.state.CompareAndSwap(bodyReading, bodyOver) {
 			b.finish(err == io.EOF) //nolint:errorlint // It is our own.
 			return n, b.err
@@ -75,11 +75,12 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-func reasonUnlessEOF(ctx context.Context, err error) error {
+// reason is how reading ended: well, or because of the request's context, a cut or the backend.
+func (b *body) reason(err error) error {
 	if err == io.EOF { //nolint:errorlint // It is our own.
 		return err
 	}
-	return reason(ctx, err)
+	return reason(b.ctx, b.conn.home.lines.why(err))
 }
 
 // Close closes the connection, at once, unless the body has been read to its end.
@@ -109,7 +110,7 @@ func (b *body) finish(whole bool) {
 	clean := b.unwatch() && whole && b.keep && c.r == c.w
 	c.release()
 	if clean {
-		c.home.put(c)
+		c.home.idle.put(c)
 	} else {
 		c.close()
 	}

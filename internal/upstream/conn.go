@@ -28,7 +28,7 @@ const (
 // conn is a connection to the backend. One request at a time has it; the requesting goroutine does all its work.
 type conn struct {
 	net    net.Conn
-	home   *stack
+	home   *direct
 	peeker *peeker
 	hangUp func() // closes net; one value for all requests
 
@@ -60,11 +60,17 @@ type exchange struct {
 	early    bool // the answer came before the request was written
 }
 
-func newConn(c net.Conn, home *stack) *conn {
+func newConn(c net.Conn, home *direct) *conn {
 	return &conn{net: c, home: home, peeker: newPeeker(c), hangUp: func() { _ = c.Close() }}
 }
 
-func (c *conn) close() { _ = c.net.Close() }
+// Close ends the connection, also under somebody who uses it.
+func (c *conn) Close() error {
+	c.home.lines.remove(c)
+	return c.net.Close()
+}
+
+func (c *conn) close() { _ = c.Close() }
 
 // exchange sends a request, whose head stands in out, and reads the answer's head. It takes out over. After an error the
 // connection is closed.
@@ -82,7 +88,7 @@ func (c *conn) exchange(r *http.Request, body io.Reader, out []byte) (*http.Resp
 	}
 	if err != nil {
 		a.body.finish(false)
-		return nil, reason(a.body.ctx, fmt.Errorf("no answer: %w", unexpected(err)))
+		return nil, reason(a.body.ctx, fmt.Errorf("no answer: %w", unexpected(c.home.lines.why(err))))
 	}
 	a.body.head = c.x.head
 	a.body.keep = c.x.head.keep && !c.x.early && !r.Close

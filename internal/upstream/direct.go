@@ -46,28 +46,38 @@ func Direct(cfg Config) (Transport, error) {
 	case cfg.TLS != nil:
 		return nil, errors.New("direct connections do not speak TLS")
 	}
-	d := &direct{
-		address: cfg.Address,
-		dial:    guard(cfg.Address, cmp.Or(cfg.Connect, DefaultConnect), cfg.Dial),
-		idle: stack{
-			limit:   cmp.Or(cfg.MaxIdle, DefaultMaxIdle),
-			timeout: cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout),
-		},
-	}
 	host, _, _ = strings.Cut(host, "%") // A zone means something on this machine only.
-	d.host = net.JoinHostPort(host, port)
+	d := newDirect(cfg, net.JoinHostPort(host, port))
 	if port == "80" {
-		d.host, d.bare = strings.TrimSuffix(d.host, ":80"), strings.TrimSuffix(d.address, ":80")
+		d.host, d.bare = strings.TrimSuffix(d.host, ":80"), strings.TrimSuffix(cfg.Address, ":80")
 	}
 	return d, nil
 }
 
+func newDirect(cfg Config, host string) *direct {
+	d := &direct{cfg: cfg, host: host}
+	d.dial = guard(cfg, &d.lines)
+	d.idle.limit = cmp.Or(cfg.MaxIdle, DefaultMaxIdle)
+	d.idle.timeout = cmp.Or(cfg.IdleTimeout, DefaultIdleTimeout)
+	return d
+}
+
 type direct struct {
-	address string // host:port
-	bare    string // the address without the port, if that is the default one
-	host    string // what the Host header says
-	dial    func(ctx context.Context, network, address string) (net.Conn, error)
-	idle    stack
+	cfg   Config
+	bare  string // the address without the port, if that is the default one
+	host  string // what the Host header says
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	idle  stack
+	lines lines
+}
+
+// Cut closes what is open and returns the Transport that goes on.
+func (d *direct) Cut() Transport {
+	d.lines.cut()
+	d.idle.close()
+	successor := newDirect(d.cfg, d.host)
+	successor.bare = d.bare
+	return successor
 }
 
 // CloseIdleConnections closes the connections that nobody uses. Those in use are closed when they come back, unless
@@ -111,14 +121,14 @@ func (d *direct) guard(r *http.Request) error {
 		return errors.New("a request without a url")
 	}
 	host := r.URL.Host
-	known := host == d.address || strings.EqualFold(host, d.address) || d.bare != "" && strings.EqualFold(host, d.bare)
+	known := host == d.cfg.Address || strings.EqualFold(host, d.cfg.Address) || d.bare != "" && strings.EqualFold(host, d.bare)
 	switch {
 	case r.URL.Scheme != "http":
-		return &DialRefusedError{Address: d.address, Asked: r.URL.Scheme + "://" + host}
+		return &DialRefusedError{Address: d.cfg.Address, Asked: r.URL.Scheme + "://" + host}
 	case !known:
-		return &DialRefusedError{Address: d.address, Asked: host}
+		return &DialRefusedError{Address: d.cfg.Address, Asked: host}
 	case r.Host != "" && !strings.EqualFold(r.Host, host):
-		return &DialRefusedError{Address: d.address, Asked: r.Host}
+		return &DialRefusedError{Address: d.cfg.Address, Asked: r.Host}
 	}
 	return nil
 }
@@ -136,11 +146,16 @@ func (d *direct) head(r *http.Request) ([]byte, error) {
 }
 
 func (d *direct) connect(ctx context.Context) (*conn, error) {
-	c, err := d.dial(ctx, "tcp", d.address)
+	dialed, err := d.dial(ctx, "tcp", d.cfg.Address)
 	if err != nil {
 		return nil, reason(ctx, err)
 	}
-	return newConn(c, &d.idle), nil
+	c := newConn(dialed, d)
+	if !d.lines.add(c) {
+		_ = c.Close()
+		return nil, &ConnectError{Address: d.cfg.Address, Err: ErrCut}
+	}
+	return c, nil
 }
 
 // isStale reports, after a failure, whether the connection had been closed while it was idle, so that the backend has

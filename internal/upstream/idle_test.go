@@ -135,7 +135,7 @@ func TestAnOldConnectionIsNotTaken(t *testing.T) {
 	defer server.Close()
 	s := &stack{limit: 1, timeout: time.Hour}
 	defer s.close()
-	s.put(newConn(client, s))
+	s.put(newConn(client, &direct{}))
 	if c := s.take(time.Now().Add(time.Hour)); c != nil {
 		t.Error("it was taken")
 	}

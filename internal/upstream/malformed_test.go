@@ -195,7 +195,7 @@ func ours(t testing.TB, wire []byte, piece int) (p parsed) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := newConn(&canned{answer: bytes.NewReader(wire), piece: piece}, &d.idle)
+	c := newConn(&canned{answer: bytes.NewReader(wire), piece: piece}, d)
 	response, err := c.exchange(r, nil, out)
 	if err != nil {
 		return parsed{failed: true}

@@ -5,6 +5,7 @@ package upstream
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +43,9 @@ const (
 type Transport interface {
 	http.RoundTripper
 	CloseIdleConnections()
+	// Cut closes every connection at once, whatever runs there, and gives up those that are being made. Requests that run
+	// fail with ErrCut, and so does every later one: the Transport is over. Its successor, which has the same Config, takes its place.
+	Cut() (successor Transport)
 }
 
 // Config describes the way to one backend.
@@ -94,12 +98,36 @@ func Standard(cfg Config) (Transport, error) {
 	if _, _, err := checkAddress(cfg.Address); err != nil {
 		return nil, err
 	}
-	connect := cmp.Or(cfg.Connect, DefaultConnect)
+	if cfg.TLS == nil {
+		return newStandard(cfg, nil), nil
+	}
+	settings, err := cfg.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	return newStandard(cfg, settings), nil
+}
+
+// newStandard builds what Standard returns. settings are nil for plain HTTP.
+func newStandard(cfg Config, settings *tls.Config) *standard {
 	maxIdle := cmp.Or(cfg.MaxIdle, DefaultMaxIdle)
-	transport := &http.Transport{
-		Proxy:                  nil,
-		DialContext:            guard(cfg.Address, connect, cfg.Dial),
-		TLSHandshakeTimeout:    connect,
+	s := &standard{cfg: cfg, settings: settings}
+	dial := guard(cfg, &s.lines)
+	s.Transport = &http.Transport{
+		Proxy: nil,
+		DialContext: func(ctx context.Context, network, asked string) (net.Conn, error) {
+			conn, err := dial(ctx, network, asked)
+			if err != nil {
+				return nil, err
+			}
+			l := &line{Conn: conn, of: &s.lines}
+			if !s.lines.add(l) {
+				_ = conn.Close()
+				return nil, &ConnectError{Address: cfg.Address, Err: ErrCut}
+			}
+			return l, nil
+		},
+		TLSHandshakeTimeout:    cmp.Or(cfg.Connect, DefaultConnect),
 		DisableCompression:     true,
 		MaxIdleConns:           maxIdle,
 		MaxIdleConnsPerHost:    maxIdle,
@@ -108,16 +136,12 @@ func Standard(cfg Config) (Transport, error) {
 		WriteBufferSize:        writeBuffer,
 		ReadBufferSize:         readBuffer,
 	}
-	if cfg.TLS != nil {
-		settings, err := cfg.TLS.config()
-		if err != nil {
-			return nil, err
-		}
-		transport.TLSClientConfig = settings
-		transport.ForceAttemptHTTP2 = true
-		transport.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
+	if settings != nil {
+		s.TLSClientConfig = settings.Clone() // net/http writes the protocols into it.
+		s.ForceAttemptHTTP2 = true
+		s.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait}
 	}
-	return &standard{Transport: transport, encrypted: cfg.TLS != nil, address: cfg.Address}, nil
+	return s
 }
 
 func checkAddress(address string) (host, port string, err error) {
@@ -135,23 +159,32 @@ func checkAddress(address string) (host, port string, err error) {
 type standard struct {
 	*http.Transport
 
-	encrypted bool
-	address   string
+	cfg      Config
+	settings *tls.Config // nil: plain HTTP
+	lines    lines
+}
+
+// Cut closes what is open and returns the Transport that goes on.
+func (s *standard) Cut() Transport {
+	s.lines.cut()
+	s.CloseIdleConnections()
+	return newStandard(s.cfg, s.settings)
 }
 
 func (s *standard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if (r.URL.Scheme == "https") != s.encrypted {
+	if (r.URL.Scheme == "https") != (s.settings != nil) {
 		if r.Body != nil {
 			_ = r.Body.Close() // A RoundTripper closes the body whatever happens.
 		}
-		return nil, &DialRefusedError{Address: s.address, Asked: r.URL.Scheme + "://" + r.URL.Host}
+		return nil, &DialRefusedError{Address: s.cfg.Address, Asked: r.URL.Scheme + "://" + r.URL.Host}
 	}
 	return s.Transport.RoundTrip(r)
 }
 
-// guard returns a dialer that knows one address. net/http asks it for the address that a request's URL names, so this
-// is the last place where a URL that somebody else chose can be stopped.
-func guard(address string, connect time.Duration, dial func(context.Context, string, string) (net.Conn, error)) func(context.Context, string, string) (net.Conn, error) {
+// guard returns a dialer that knows one address and gives up when open is cut. net/http asks it for the address that a
+// request's URL names, so this is the last place where a URL that somebody else chose can be stopped.
+func guard(cfg Config, open *lines) func(context.Context, string, string) (net.Conn, error) {
+	address, connect, dial := cfg.Address, cmp.Or(cfg.Connect, DefaultConnect), cfg.Dial
 	if dial == nil {
 		dialer := &net.Dialer{KeepAlive: keepAlive}
 		dial = dialer.DialContext
@@ -160,10 +193,20 @@ func guard(address string, connect time.Duration, dial func(context.Context, str
 		if !strings.EqualFold(asked, address) {
 			return nil, &DialRefusedError{Address: address, Asked: asked}
 		}
+		ctx, giveUp := context.WithCancelCause(ctx)
+		defer giveUp(nil)
+		attempt := new(dialing(giveUp))
+		if !open.add(attempt) {
+			return nil, &ConnectError{Address: address, Err: ErrCut}
+		}
+		defer open.remove(attempt)
 		ctx, cancel := context.WithTimeout(ctx, connect)
 		defer cancel()
 		conn, err := dial(ctx, network, address)
 		if err != nil {
+			if errors.Is(context.Cause(ctx), ErrCut) {
+				err = ErrCut
+			}
 			return nil, &ConnectError{Address: address, Err: err}
 		}
 		return conn, nil
