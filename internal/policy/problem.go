@@ -98,6 +98,9 @@ func distance(a, b string, limit int) int {
 	return min(row[len(b)], limit)
 }
 
+// Suggest ends a message about a name that does not exist: it asks for the known one that name is most likely a slip of, or is "".
+func Suggest(name string, known []string) string { return suggest(name, known) }
+
 func suggest(name string, candidates []string) string {
 	if near := nearest(name, candidates); near != "" {
 		return "; did you mean " + near + "?"
