@@ -45,7 +45,8 @@ var rules = []rule{
 // code yields the sources that end in the binary: not tests, not the packages of test/.
 func (t *tree) code() []source {
 	return slices.DeleteFunc(slices.Clone(t.sources), func(s source) bool {
-		return s.test || !strings.HasPrefix(s.path, "internal/") && !strings.HasPrefix(s.path, "cmd/")
+		top, _, _ := strings.Cut(s.path, "/")
+		return s.test || !slices.Contains([]string{"api", "cmd", "internal"}, top)
 	})
 }
 

@@ -1,0 +1,57 @@
+// Package admin is the operators' door: it serves the admin API under /admin/v1, on a listener of its own.
+//
+// routes.go is the page to read first: it lists what there is and who may use it. api/openapi.yaml describes it for clients.
+package admin
+
+import (
+	"hash/maphash"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/plan"
+	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/usage"
+)
+
+const (
+	bookTimeout  = 5 * time.Second  // for one call to the book
+	bodyTimeout  = 30 * time.Second // for a client to send its body
+	writeTimeout = time.Minute      // for a client to read its answer
+)
+
+// Options are what the admin API shows and changes. Logger, Table, Fleet, Decider and Recent are required, and Tokens unless Open is set.
+type Options struct {
+	Logger *slog.Logger
+	// Tokens say who is let in, and as what: those that are valid now.
+	Tokens func() []Token
+	// Open lets everybody on this machine in, as the admin "dev", and asks for no token. For development alone.
+	Open bool
+
+	// Book is where documents are read and written; nil: there is none, and nothing can be written.
+	Book policy.Book
+	// Table is what requests are served by; it gives nil until there is one.
+	Table   func() *policy.Table
+	Fleet   func() []fleet.Status
+	Decider *plan.Decider
+	// Recent returns the latest requests, at most limit, the newest first.
+	Recent func(limit int) []usage.Record
+}
+
+// Admin is the handler of the admin listener.
+type Admin struct {
+	Options
+	routes  []route
+	origins *http.CrossOriginProtection
+	guesses guesses
+}
+
+// New returns an Admin. It starts nothing.
+func New(options Options) *Admin {
+	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}}
+	a.routes = a.table()
+	return a
+}
+
+var _ http.Handler = (*Admin)(nil)

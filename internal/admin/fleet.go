@@ -1,0 +1,24 @@
+package admin
+
+import (
+	"github.com/ai-aas/api-router/api"
+	"github.com/ai-aas/api-router/internal/adminapi"
+)
+
+// fleet answers what the router serves by: the table in short, and every backend.
+func (a *Admin) fleet(*call) (reply, error) {
+	answer := adminapi.Fleet{Backends: []adminapi.Backend{}}
+	if t := a.Table(); t != nil {
+		answer.Revision, answer.Origin, answer.Since = t.Revision(), t.Origin(), t.LoadedAt()
+		answer.Policies, answer.Problems = t.Routes(), len(t.Problems())
+	}
+	for _, b := range a.Fleet() {
+		answer.Backends = append(answer.Backends, showBackend(b))
+	}
+	return reply{body: answer}, nil
+}
+
+// openAPI answers the description of this API.
+func (*Admin) openAPI(*call) (reply, error) {
+	return reply{text: api.OpenAPI, kind: "application/yaml"}, nil
+}

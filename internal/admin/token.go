@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"hash/maphash"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/fault"
+)
+
+// roles are in order: each may do what those before it may.
+var roles = []string{adminapi.RoleViewer, adminapi.RoleOperator, adminapi.RoleAdmin}
+
+// Token lets its bearer in. It holds a digest: the token itself is not kept.
+type Token struct {
+	name, role string
+	digest     [sha256.Size]byte
+}
+
+// NewToken gives the bearer of token a name, which stands in the history of what they change, and a role of package adminapi.
+// Its errors do not hold the token.
+func NewToken(name, role, token string) (Token, error) {
+	switch {
+	case name == "":
+		return Token{}, fmt.Errorf("an admin token has no name")
+	case !slices.Contains(roles, role):
+		return Token{}, fmt.Errorf("the role of the admin token %s is none of %s", name, strings.Join(roles, ", "))
+	case token == "":
+		return Token{}, fmt.Errorf("the admin token %s is empty", name)
+	}
+	return Token{name, role, sha256.Sum256([]byte(token))}, nil
+}
+
+// actor is who asks.
+type actor struct{ name, role string }
+
+func (a actor) may(role string) bool { return slices.Index(roles, a.role) >= slices.Index(roles, role) }
+
+// login finds out who asks.
+func (a *Admin) login(r *http.Request) (actor, error) {
+	from := remote(r)
+	if a.Open {
+		return openDoor(r, from)
+	}
+	values := r.Header.Values("Authorization")
+	if len(values) == 0 {
+		return actor{}, fault.New(fault.MissingAPIKey, "authentication required: send an admin token as Authorization: Bearer TOKEN")
+	}
+	if len(values) > 1 {
+		return actor{}, fault.New(fault.AmbiguousRequest, "the Authorization header is there more than once").WithParam("Authorization")
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return actor{}, fault.New(fault.InvalidAPIKey, "the admin API takes Authorization: Bearer TOKEN and no other scheme")
+	}
+	if wait := a.guesses.wait(from, time.Now()); wait > 0 {
+		return actor{}, fault.New(fault.QueueFull, "too many wrong tokens came from this address: wait before the next").WithRetryAfter(wait)
+	}
+	digest := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	var found actor
+	for _, t := range a.Tokens() { // All of them, whichever fits: the time tells nothing.
+		if subtle.ConstantTimeCompare(digest[:], t.digest[:]) == 1 {
+			found = actor{t.name, t.role}
+		}
+	}
+	if found.name == "" {
+		a.guesses.wrong(from, time.Now())
+		return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask")
+	}
+	return found, nil
+}
+
+// openDoor is the login of the mode without tokens. A web page can make a browser resolve its own name to a loopback
+// address and then ask us as if it were us: only requests that name a loopback host are let in.
+func openDoor(r *http.Request, from netip.Addr) (actor, error) {
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	named, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if !from.IsLoopback() || !strings.EqualFold(host, "localhost") && (err != nil || !named.IsLoopback()) {
+		return actor{}, fault.New(fault.PermissionDenied, "without admin tokens the admin API answers this machine alone, asked as localhost or 127.0.0.1")
+	}
+	return actor{"dev", adminapi.RoleAdmin}, nil
+}
+
+// remote is the address that a request came from; the zero value if it is not known.
+func remote(r *http.Request) netip.Addr {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap()
+}
+
+const (
+	guessBurst = 10              // wrong tokens that an address may send at once
+	guessEvery = 2 * time.Second // and then one in this time
+)
+
+// guesses bounds how fast tokens can be tried, by the address that tries. Addresses share a fixed number of places by a
+// secret hash: it never grows, and nobody can choose whom to share with. Tokens are long and random; this is for those that are not.
+type guesses struct {
+	seed  maphash.Seed
+	mu    sync.Mutex
+	until [1024]time.Time // when the place has paid for all its wrong tokens
+}
+
+func (g *guesses) place(from netip.Addr) *time.Time {
+	if from.Is6() {
+		if network, err := from.Prefix(64); err == nil { // A host has a whole /64 to change its address in.
+			from = network.Addr()
+		}
+	}
+	return &g.until[maphash.Comparable(g.seed, from)%uint64(len(g.until))]
+}
+
+// wait is how long from now on the address has to wait.
+func (g *guesses) wait(from netip.Addr, now time.Time) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return max(0, g.place(from).Sub(now)-(guessBurst-1)*guessEvery)
+}
+
+// wrong notes a wrong token.
+func (g *guesses) wrong(from netip.Addr, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	until := g.place(from)
+	if until.Before(now) {
+		*until = now
+	}
+	*until = until.Add(guessEvery)
+}

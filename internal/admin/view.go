@@ -1,0 +1,143 @@
+package admin
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// sight is the router's state at one moment, as far as documents are shown with it.
+type sight struct {
+	table    *policy.Table
+	problems map[subject][]policy.Problem
+	backends map[string]fleet.Status
+	now      time.Time
+}
+
+// subject is what a problem is about.
+type subject struct {
+	kind policy.Kind
+	id   string
+}
+
+func (a *Admin) sight() sight {
+	s := sight{table: a.Table(), problems: map[subject][]policy.Problem{}, backends: map[string]fleet.Status{}, now: time.Now()}
+	if s.table != nil {
+		for _, p := range s.table.Problems() {
+			about := subject{p.Kind, p.ID}
+			s.problems[about] = append(s.problems[about], p)
+		}
+	}
+	for _, b := range a.Fleet() {
+		s.backends[b.ID] = b
+	}
+	return s
+}
+
+// find is the document that is in force.
+func (s sight) find(kind policy.Kind, id string) (policy.Document, bool) {
+	if s.table == nil {
+		return policy.Document{}, false
+	}
+	return s.table.Find(kind, id)
+}
+
+// about are the problems of one document.
+func (s sight) about(kind policy.Kind, id string) []policy.Problem {
+	return slices.Concat(s.problems[subject{kind, id}], s.problems[subject{"", id}])
+}
+
+// view is a stored document with what has become of it.
+func (a *Admin) view(s sight, stored policy.Stored) adminapi.Document {
+	problems := s.about(stored.Kind, stored.ID)
+	d := adminapi.Document{
+		Kind: string(stored.Kind), ID: stored.ID, Place: stored.Place, Revision: stored.Revision, Legacy: stored.Legacy,
+		Status: s.status(stored, problems), Content: showable(stored.Content), Problems: showProblems(problems),
+	}
+	if status, ok := s.backends[stored.ID]; ok && stored.Kind == policy.KindBackend {
+		d.Backend = new(showBackend(status))
+	}
+	return d
+}
+
+// status compares what is stored with what is in force.
+func (s sight) status(stored policy.Stored, problems []policy.Problem) adminapi.Status {
+	served, found := s.find(stored.Kind, stored.ID)
+	switch {
+	case !found && len(problems) > 0:
+		return adminapi.Refused
+	case !found:
+		return adminapi.Pending
+	case served.Mark != nil && !served.Mark.Active(s.now):
+		return adminapi.Expired
+	case asWritten(stored, served, problems):
+		return adminapi.InForce
+	case len(problems) > 0:
+		return adminapi.LastGood
+	}
+	return adminapi.Pending
+}
+
+// asWritten says whether the document in force is the stored one. Where the book keeps no revisions, only a problem can tell
+// them apart: then the contents are compared.
+func asWritten(stored policy.Stored, served policy.Document, problems []policy.Problem) bool {
+	if stored.Revision != served.Revision {
+		return false
+	}
+	if stored.Revision != 0 || len(problems) == 0 {
+		return true
+	}
+	written, found := parseOne(stored)
+	return len(found) == 0 && same(written, served)
+}
+
+// showable is content that can stand in JSON: what is none is shown as text.
+func showable(content json.RawMessage) json.RawMessage {
+	if json.Valid(content) {
+		return content
+	}
+	text, err := json.Marshal(string(content))
+	if err != nil { // A string: nothing in it can fail.
+		panic("admin: " + err.Error())
+	}
+	return text
+}
+
+func showProblems(problems []policy.Problem) []adminapi.Problem {
+	shown := make([]adminapi.Problem, 0, len(problems))
+	for _, p := range problems {
+		shown = append(shown, adminapi.Problem{
+			Kind: string(p.Kind), ID: p.ID, Place: p.File, Line: p.Line, Column: p.Column, Message: p.Message, Serving: p.Serving,
+		})
+	}
+	return shown
+}
+
+func showBackend(s fleet.Status) adminapi.Backend {
+	b := adminapi.Backend{
+		ID: s.ID, URL: s.URL, Engine: s.Engine, State: s.State, Since: s.Since, Reason: s.Reason, LastError: s.Error,
+		Probe: s.Probe, Probed: s.Probed, InFlight: s.InFlight, MaxConcurrency: s.Limit, ConsecutiveFailures: s.Failures,
+	}
+	if s.Mark.State != "" {
+		b.Mark = &adminapi.Mark{Backend: s.ID, State: s.Mark.State, Reason: s.Mark.Reason, Until: s.Mark.Until}
+	}
+	return b
+}
+
+func showChange(c policy.Change) adminapi.Change {
+	return adminapi.Change{
+		Revision: c.Revision, Action: string(c.Action), Kind: string(c.Kind), ID: c.ID,
+		Before: orNull(c.Before), After: orNull(c.After), Actor: c.Actor, Reason: c.Reason, At: c.At,
+	}
+}
+
+func orNull(content json.RawMessage) json.RawMessage {
+	if content == nil {
+		return json.RawMessage("null")
+	}
+	return showable(content)
+}
