@@ -179,8 +179,8 @@ func everyKind(t *testing.T, p Place) {
 	p.put(t, policy.KindPrice, "m-2026", []byte(
 		`{"kind":"Price","id":"m-2026","model":"m","valid_from":"2026-01-01T00:00:00Z",`+
 			`"usd_per_million":{"input":0.10,"cached_input":0.05,"output":0.40,"reasoning":0.40}}`))
-	p.put(t, policy.KindMark, "backend.b", []byte(
-		`{"kind":"Mark","id":"backend.b","backend":"b","state":"draining","reason":"a new kernel"}`))
+	mark := policy.MarkID("b", "", "")
+	p.put(t, policy.KindMark, mark, fmt.Appendf(nil, `{"kind":"Mark","id":%q,"backend":"b","state":"draining","reason":"a new kernel"}`, mark))
 	s := follow(t, p.Source).until(t, "four documents", func(s policy.Snapshot) bool { return len(s.Documents) == 4 })
 	kinds := map[policy.Kind]bool{}
 	for _, d := range s.Documents {

@@ -1,0 +1,267 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// maxContent is more than any document that can be read, in bytes.
+const maxContent = 1 << 20
+
+var idForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+
+// Read is policy.Book's.
+func (b *Book) Read(ctx context.Context, kind policy.Kind, id string) ([]policy.Stored, error) {
+	db, ctx, leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	query, args := "SELECT id, revision, content FROM document WHERE kind = $1 ORDER BY id", []any{kind}
+	if id != "" {
+		query, args = "SELECT id, revision, content FROM document WHERE kind = $1 AND id = $2", []any{kind, id}
+	}
+	rows, err := db.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, b.failed(ctx, err)
+	}
+	defer rows.Close()
+	var found []policy.Stored
+	for rows.Next() {
+		stored := policy.Stored{Kind: kind}
+		var content []byte
+		if err := rows.Scan(&stored.ID, &stored.Revision, &content); err != nil {
+			return nil, b.failed(ctx, err)
+		}
+		found = append(found, describe(stored, content))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, b.failed(ctx, err)
+	}
+	if id != "" && len(found) == 0 {
+		return nil, policy.ErrNotFound
+	}
+	return found, nil
+}
+
+// place is where a document stands.
+func place(kind policy.Kind, id string) string { return kind.Collection() + "/" + id }
+
+// describe fills in what follows from the content. Somebody may have put text that is no JSON into the table: it is shown as a JSON
+// string, so that a list of documents does not break by one of them.
+func describe(stored policy.Stored, content []byte) policy.Stored {
+	stored.Place, stored.Content = place(stored.Kind, stored.ID), content
+	if !json.Valid(content) {
+		stored.Content, _ = json.Marshal(string(content)) //nolint:errchkjson // a string is always JSON
+		return stored
+	}
+	if stored.Kind == policy.KindRoutingPolicy {
+		document, _ := parse(stored)
+		stored.Legacy = document.Legacy
+	}
+	return stored
+}
+
+// Write is policy.Book's. It takes any JSON: whether that is a valid document is for whoever writes and for whoever reads.
+func (b *Book) Write(ctx context.Context, change policy.Write) (policy.Stored, error) {
+	if err := check(change); err != nil {
+		return policy.Stored{}, err
+	}
+	db, ctx, leave, err := b.enter(ctx)
+	if err != nil {
+		return policy.Stored{}, err
+	}
+	defer leave()
+	tx, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return policy.Stored{}, b.failed(ctx, err)
+	}
+	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back, and before it there is already an error
+	stored, changed, err := apply(ctx, tx, change)
+	if err != nil {
+		return policy.Stored{}, b.failed(ctx, err)
+	}
+	if changed {
+		if err := tx.Commit(); err != nil {
+			return policy.Stored{}, b.failed(ctx, err)
+		}
+		b.notify()
+	}
+	return stored, nil
+}
+
+func check(change policy.Write) error {
+	switch {
+	case change.Kind.Collection() == "":
+		return fmt.Errorf("there is no kind %q", change.Kind)
+	case !idForm.MatchString(change.ID):
+		return errors.New("an id must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+	case len(change.Content) > maxContent:
+		return fmt.Errorf("the document is larger than %d KiB", maxContent>>10)
+	case change.Content != nil && !json.Valid(change.Content):
+		return errors.New("the document is not JSON")
+	}
+	return nil
+}
+
+// apply makes one change within tx, and its entry in the history.
+func apply(ctx context.Context, tx *sql.Tx, change policy.Write) (stored policy.Stored, changed bool, err error) {
+	stored = policy.Stored{Kind: change.Kind, ID: change.ID}
+	var before []byte
+	err = tx.QueryRowContext(ctx, "SELECT revision, content FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID).Scan(&stored.Revision, &before)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return stored, false, err
+	}
+	there := err == nil
+	switch {
+	case change.If != nil && *change.If != stored.Revision:
+		return stored, false, policy.ErrConflict
+	case !there && change.Content == nil:
+		return stored, false, policy.ErrNotFound
+	case there && change.Content != nil && same(before, change.Content):
+		return describe(stored, before), false, nil
+	case !there:
+		if err := room(ctx, tx); err != nil {
+			return stored, false, err
+		}
+	}
+	entry := policy.Change{Action: policy.ActionUpdate, Kind: change.Kind, ID: change.ID, Before: before, After: change.Content, Actor: change.Actor, Reason: change.Reason}
+	switch {
+	case !there:
+		entry.Action = policy.ActionCreate
+	case change.Content == nil:
+		entry.Action = policy.ActionDelete
+	}
+	if entry.Revision, err = record(ctx, tx, entry); err != nil {
+		return stored, false, err
+	}
+	if change.Content == nil {
+		_, err = tx.ExecContext(ctx, "DELETE FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID)
+		return describe(stored, before), true, err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO document (kind, id, revision, content) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, content = excluded.content`,
+		change.Kind, change.ID, entry.Revision, string(change.Content))
+	stored.Revision = entry.Revision
+	return describe(stored, bytes.Clone(change.Content)), true, err
+}
+
+// room says whether one more document can be read by those who watch the book.
+func room(ctx context.Context, tx *sql.Tx) error {
+	var documents int
+	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM document").Scan(&documents); err != nil {
+		return err
+	}
+	if documents >= policy.MaxDocuments {
+		return fmt.Errorf("the state book holds %d documents, and no more can be created", documents)
+	}
+	return nil
+}
+
+// record writes an entry of the history and takes away what is too old. The counter is the book's clock: a transaction that moves
+// it has to end before another can, so revisions come in the order of commits.
+func record(ctx context.Context, tx *sql.Tx, entry policy.Change) (revision int64, err error) {
+	err = tx.QueryRowContext(ctx, "UPDATE counter SET value = value + 1 WHERE name = 'revision' RETURNING value").Scan(&revision)
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		revision, entry.Action, entry.Kind, entry.ID, text(entry.Before), text(entry.After), entry.Actor, entry.Reason, time.Now().UnixNano())
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM change WHERE revision <= $1`, revision-maxHistory)
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, `DELETE FROM change WHERE kind = $1 AND id = $2 AND revision <=
+		(SELECT revision FROM change WHERE kind = $1 AND id = $2 ORDER BY revision DESC LIMIT 1 OFFSET $3)`,
+		entry.Kind, entry.ID, maxDocumentHistory)
+	return revision, err
+}
+
+// text is JSON as the database keeps it: null where there is none.
+func text(content json.RawMessage) any {
+	if content == nil {
+		return nil
+	}
+	return string(content)
+}
+
+// same says whether two contents are the same value: white space and the order of fields aside.
+func same(a, b []byte) bool {
+	if bytes.Equal(a, b) {
+		return true
+	}
+	left, leftErr := value(a)
+	right, rightErr := value(b)
+	return leftErr == nil && rightErr == nil && reflect.DeepEqual(left, right)
+}
+
+func value(content []byte) (v any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	err = decoder.Decode(&v)
+	return v, err
+}
+
+// History is policy.Book's. It gives at most 1,000 entries, and so many for a limit of 0.
+func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
+	db, ctx, leave, err := b.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if limit <= 0 {
+		limit = maxDocumentHistory
+	}
+	where, args := "", []any{min(limit, maxDocumentHistory)}
+	if kind != "" {
+		where, args = "WHERE kind = $2", append(args, kind)
+		if id != "" {
+			where, args = "WHERE kind = $2 AND id = $3", append(args, id)
+		}
+	}
+	rows, err := db.read.QueryContext(ctx, `SELECT revision, action, kind, id, before_content, after_content, actor, reason, made_at
+		FROM change `+where+" ORDER BY revision DESC LIMIT $1", args...)
+	if err != nil {
+		return nil, b.failed(ctx, err)
+	}
+	defer rows.Close()
+	var entries []policy.Change
+	for rows.Next() {
+		var entry policy.Change
+		var before, after []byte
+		var at int64
+		err := rows.Scan(&entry.Revision, &entry.Action, &entry.Kind, &entry.ID, &before, &after, &entry.Actor, &entry.Reason, &at)
+		if err != nil {
+			return nil, b.failed(ctx, err)
+		}
+		entry.Before, entry.After, entry.At = before, after, time.Unix(0, at).UTC()
+		entries = append(entries, entry)
+	}
+	return entries, b.failed(ctx, rows.Err())
+}
+
+// failed says why a call failed: the reason of a refusal, the end of its time, or the database.
+func (b *Book) failed(ctx context.Context, err error) error {
+	switch {
+	case err == nil, errors.Is(err, policy.ErrConflict), errors.Is(err, policy.ErrNotFound):
+		return err
+	case b.life.Err() != nil:
+		return errClosed
+	case ctx.Err() != nil:
+		return fmt.Errorf("the state book %s did not answer in time: %w", b.path, ctx.Err())
+	}
+	return b.explain(err)
+}

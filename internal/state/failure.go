@@ -1,0 +1,39 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// final is a failure that does not go away by trying again: somebody has to do something first.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+func isFinal(err error) bool {
+	_, ok := errors.AsType[final](err)
+	return ok
+}
+
+// explain says what an error of the database means and what to do about it.
+func (b *Book) explain(err error) error {
+	failure, ok := errors.AsType[*sqlite.Error](err)
+	if !ok || isFinal(err) {
+		return err
+	}
+	switch failure.Code() & 0xff { // The rest of the code is detail.
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return final{fmt.Errorf("the state book %s is damaged: put a backup in its place, or move it (with its -wal and -shm files) away and "+
+			"seed the documents into a new one: %w", b.path, err)}
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("there is no space left for the state book %s, and the change was not made: %w", b.path, err)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:
+		return fmt.Errorf("the state book %s cannot be written: this process needs to write the file and its directory: %w", b.path, err)
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
+		return fmt.Errorf("another process keeps the state book %s locked: %w", b.path, err)
+	}
+	return fmt.Errorf("the state book %s: %w", b.path, err)
+}
