@@ -48,7 +48,8 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 func (c *canned) Read(p []byte) (int, error) { return c.reader.Read(p) }
 func (*canned) Close() error                 { return nil }
 
-func (*canned) CloseIdleConnections() {}
+func (*canned) CloseIdleConnections()     {}
+func (c *canned) Cut() upstream.Transport { return c }
 
 // sink is a client that takes everything.
 type sink struct {

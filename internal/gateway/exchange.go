@@ -68,6 +68,9 @@ func newRequestID(now time.Time) string {
 	return id.String()
 }
 
+// received is when the request had come, with its body.
+func (x *exchange) received() time.Time { return x.Start.Add(x.uploading) }
+
 func (x *exchange) idHeader() []string {
 	x.ids[0] = x.RequestID
 	return x.ids[:]

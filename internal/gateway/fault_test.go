@@ -141,6 +141,7 @@ type exploding struct{}
 
 func (exploding) RoundTrip(*http.Request) (*http.Response, error) { panic("a bug") }
 func (exploding) CloseIdleConnections()                           {}
+func (e exploding) Cut() upstream.Transport                       { return e }
 
 func TestAPanicOnTheWayGivesTheLeaseBackAndLeavesARecord(t *testing.T) {
 	h := build(t, setting{transport: func(fleet.Spec) (upstream.Transport, error) { return exploding{}, nil }}, "http://127.0.0.1:1")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
 )
 
@@ -24,7 +25,8 @@ type modelList struct {
 	Data   []modelObject `json:"data"`
 }
 
-// models serves GET /v1/models: the models that this key may use.
+// models serves GET /v1/models: the models that this key may use. One that an operator has switched off stays in the list: it exists,
+// clients that read the list at their start find it when it is back, and the error of a request says what has become of it.
 func (g *Gateway) models(w http.ResponseWriter, r *http.Request, x *exchange) error {
 	_, principal, err := g.authenticate(r, x)
 	if err != nil {
@@ -35,7 +37,7 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request, x *exchange) er
 		return err
 	}
 	list := modelList{Object: "list", Data: []modelObject{}}
-	for _, name := range table.Models(principal.Organization, principal.KeyID) {
+	for _, name := range usable(table, principal) {
 		list.Data = append(list.Data, describe(name, table))
 	}
 	return writeJSON(w, http.StatusOK, list)
@@ -52,11 +54,20 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request, x *exchange) err
 		return err
 	}
 	name, _ := modelName(rawPath(r))
-	if _, ok := table.Lookup(principal.Organization, name, principal.KeyID); !ok {
+	route, ok := table.Lookup(principal.Organization, name, principal.KeyID)
+	if !ok || !plan.Serves(route, principal.Organization, principal.KeyID) {
 		return g.hint(fault.Newf(fault.ModelNotFound, "no routing policy configured for model %q", printable(name)).WithParam("model"), table, principal)
 	}
 	x.Model = name
 	return writeJSON(w, http.StatusOK, describe(name, table))
+}
+
+// usable are the models that a request of this principal can name: their policies have a backend for it.
+func usable(table *policy.Table, principal auth.Principal) []string {
+	return slices.DeleteFunc(table.Models(principal.Organization, principal.KeyID), func(name string) bool {
+		route, ok := table.Lookup(principal.Organization, name, principal.KeyID)
+		return !ok || !plan.Serves(route, principal.Organization, principal.KeyID)
+	})
 }
 
 func describe(name string, table *policy.Table) modelObject {
@@ -71,7 +82,7 @@ func (g *Gateway) hint(err error, table *policy.Table, principal auth.Principal)
 	if !g.Hints || fault.CodeOf(err) != fault.ModelNotFound {
 		return err
 	}
-	names := table.Models(principal.Organization, principal.KeyID)
+	names := usable(table, principal)
 	e := *fault.From(err)
 	switch {
 	case len(names) == 0:

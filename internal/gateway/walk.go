@@ -49,7 +49,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		}
 		decided, err := g.Decider.Decide(table, plan.Ask{
 			Organization: principal.Organization, KeyID: principal.KeyID,
-			Model: scanned.Model, Session: r.Header.Get("X-Session-Id"),
+			Model: scanned.Model, Session: r.Header.Get("X-Session-Id"), At: x.received(),
 		})
 		if err != nil {
 			return g.hint(err, table, principal)
@@ -74,7 +74,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		x.sent, body.busy = true, true // Until the proxy says otherwise: should it panic, nobody knows how far it came.
 		x.outgoing = proxy.Request{
 			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body.B, Header: r.Header, HTTP2: x.shared,
-			RequestID: x.RequestID, Received: x.Start.Add(x.uploading), Backoff: time.Duration(decided.Route.Retry.Backoff), Meter: x,
+			RequestID: x.RequestID, Received: x.received(), Backoff: time.Duration(decided.Route.Retry.Backoff), Meter: x,
 		}
 		out := g.Proxy.Forward(ctx, w, &x.outgoing, decided)
 

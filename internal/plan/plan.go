@@ -1,13 +1,13 @@
-// Package plan decides which backends a request may use, and in which order: the policy's rules meet the fleet's state.
+// Package plan decides which backends a request may use, and in which order: the policy's rules and the operators' marks meet the
+// fleet's state.
 //
-// A decision has no side effects. Only Plan.Next has one: the lease that it takes.
+// A decision has no side effects. Only Plan.Next has one: the lease that it takes. Decider.Explain shows a decision without any.
 package plan
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -30,6 +30,8 @@ type Ask struct {
 	KeyID        string
 	Model        string // as the client wrote it: a model or an alias
 	Session      string // keeps requests together under the session strategy; may be ""
+	// At is when it is asked: marks that have ended by then do not hold. Zero: now.
+	At time.Time
 }
 
 // Plan is the decision on one request. It is not safe for concurrent use.
@@ -43,29 +45,44 @@ type Plan struct {
 	table *policy.Table
 	ask   Ask
 
-	picker     *fleet.Picker   // of the route that is being walked; nil when all have been
+	order      order
+	walking    *policy.Route   // the route whose turn it is
+	picker     *fleet.Picker   // of that route; nil when all have been walked
 	left       int             // attempts that this route still has
 	given      int             // attempts that it has had
-	fallback   int             // index of the next fallback model
-	walked     []string        // fallback models that were used
 	why        fleet.Exhausted // how the walked routes ended, added up
 	warning    string
 	candidates [4]fleet.Candidate
 }
 
-// Decide finds the route for ask in the table, which stays the same for the whole request. Its error is model_not_found,
-// with the same words for a model that does not exist and for one that this key may not use; or no_backend_available
-// while there is no table yet.
+// Decide finds the route for ask in the table, which stays the same for the whole request. Its error is model_not_found, with the
+// same words for a model that does not exist and for one that this key may not use; model_disabled when an operator's mark keeps
+// the model from being used and nothing may stand in for it; or no_backend_available while there is no table yet.
 func (d *Decider) Decide(table *policy.Table, ask Ask) (*Plan, error) {
+	p, err := d.find(table, ask)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.begin(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// find begins a plan with the route that ask leads to.
+func (d *Decider) find(table *policy.Table, ask Ask) (*Plan, error) {
 	if table == nil {
 		return nil, fault.New(fault.NoBackendAvailable, "the router has not loaded its routing policies yet; retry in a moment").
 			WithRetryAfter(pause)
 	}
+	if ask.At.IsZero() {
+		ask.At = time.Now()
+	}
 	route, ok := table.Lookup(ask.Organization, ask.Model, ask.KeyID)
-	if !ok {
+	if !ok || !Serves(route, ask.Organization, ask.KeyID) {
 		return nil, fault.Newf(fault.ModelNotFound, "no routing policy configured for model %q", ask.Model).WithParam("model")
 	}
-	p := &Plan{
+	return &Plan{
 		Policy:   route.Policy,
 		Revision: table.Revision(),
 		Model:    route.Model,
@@ -73,21 +90,45 @@ func (d *Decider) Decide(table *policy.Table, ask Ask) (*Plan, error) {
 		fleet:    d.Fleet,
 		table:    table,
 		ask:      ask,
+	}, nil
+}
+
+// begin takes the first route, or says which mark leaves none.
+func (p *Plan) begin() error {
+	_, mark := p.model(0)
+	if mark.State == policy.Disabled {
+		return p.withdrawn(&mark)
+	}
+	route := p.turn()
+	if route == nil { // Only a mark keeps the model itself from having its turn.
+		return p.withdrawn(&mark)
 	}
 	p.walk(route)
-	return p, nil
+	return nil
 }
 
 // Next takes a lease on the best backend that is left: those of the model's own route first, as many as its policy's
-// attempts allow, then those of each fallback model, with that model's own policy and attempts. A backend is given at
-// most once for each model. Fallback models that this key cannot use are passed over, and have no fallback of their own.
+// attempts allow, then those of each fallback model, with that model's own policy and attempts; degraded models come behind the
+// others. A backend is given at most once for each model. Fallback models that this key cannot use, or that an operator has
+// disabled or is draining, are passed over, and have no fallback of their own.
 //
-// The error is backend_overloaded when every backend is merely full, otherwise no_backend_available. After a failed
-// attempt, the reason of that failure tells the client more than this error.
+// The error is backend_overloaded when every backend is merely full, model_disabled when operators have taken out every one of
+// them, otherwise no_backend_available. After a failed attempt, the reason of that failure tells the client more than this error,
+// unless it is model_disabled.
 func (p *Plan) Next() (fleet.Choice, error) {
+	choice, err := choose(p, (*fleet.Picker).Next)
+	if err == nil {
+		p.warn(choice.Degraded, choice.Avoided)
+	}
+	return choice, err
+}
+
+// choose lets take choose from the routes, one after the other, until there is a choice.
+func choose[T any](p *Plan, take func(*fleet.Picker) (T, error)) (T, error) {
+	var none T
 	for p.picker != nil {
 		if p.left > 0 {
-			choice, err := p.picker.Next()
+			choice, err := take(p.picker)
 			if err == nil {
 				p.left--
 				p.given++
@@ -95,18 +136,27 @@ func (p *Plan) Next() (fleet.Choice, error) {
 			}
 			why, ok := errors.AsType[*fleet.Exhausted](err)
 			if !ok {
-				return fleet.Choice{}, fmt.Errorf("pick a backend for policy %s: %w", p.Policy, err)
+				return none, fmt.Errorf("pick a backend for policy %s: %w", p.Policy, err)
 			}
 			p.why.Add(*why)
 		} else {
-			p.why.Add(fleet.Exhausted{Candidates: p.given, Tried: p.given})
+			p.why.Add(p.spent())
 		}
 		p.picker = nil
-		if route := p.nextFallback(); route != nil {
+		if route := p.turn(); route != nil {
 			p.walk(route)
 		}
 	}
-	return fleet.Choice{}, p.exhausted()
+	return none, p.exhausted()
+}
+
+// spent is how a route stands whose attempts are used up: what has become of its backends, or that they were tried, if more are left.
+func (p *Plan) spent() fleet.Exhausted {
+	_, err := p.picker.Peek()
+	if why, ok := errors.AsType[*fleet.Exhausted](err); ok {
+		return *why
+	}
+	return fleet.Exhausted{Candidates: p.given, Tried: p.given}
 }
 
 // Warning says what the client should know of the latest choice; "" when that is nothing.
@@ -114,41 +164,58 @@ func (p *Plan) Warning() string { return p.warning }
 
 // walk makes route the one whose backends are given next.
 func (p *Plan) walk(route *policy.Route) {
-	candidates := p.candidates[:0]
-	for _, c := range route.Candidates {
-		candidates = append(candidates, fleet.Candidate{Backend: c.Backend, Weight: c.Weight, Tier: c.Tier})
-	}
+	p.walking = route
 	p.left, p.given = max(1, route.Retry.Attempts), 0
-	p.picker = p.fleet.Picker(fleet.Ask{
+	p.picker = p.pick(route, p.candidates[:0])
+}
+
+// pick begins the choice among the backends of route that serve this caller. room is memory for them.
+func (p *Plan) pick(route *policy.Route, room []fleet.Candidate) *fleet.Picker {
+	for i := range route.Candidates {
+		c := &route.Candidates[i]
+		if c.Serves(p.ask.KeyID, p.ask.Organization) {
+			room = append(room, candidate(c))
+		}
+	}
+	return p.fleet.Picker(p.asking(route, room))
+}
+
+func candidate(c *policy.Candidate) fleet.Candidate {
+	return fleet.Candidate{Backend: c.Backend, Weight: c.Weight, Tier: c.Tier, Degraded: c.Degraded}
+}
+
+func (p *Plan) asking(route *policy.Route, candidates []fleet.Candidate) fleet.Ask {
+	return fleet.Ask{
 		Model:      route.Model,
 		Route:      route.Policy,
 		Candidates: candidates,
 		Strategy:   route.Strategy,
 		Session:    p.ask.Session,
 		EjectAfter: route.FailoverThreshold,
-	})
+	}
 }
 
-// nextFallback finds the route of the next fallback model that has one, nil when there is none. Two names may lead to
-// one model, which is walked once.
-func (p *Plan) nextFallback() *policy.Route {
-	for p.fallback < len(p.Route.FallbackModels) {
-		model := p.Route.FallbackModels[p.fallback]
-		p.fallback++
-		route, ok := p.table.Lookup(p.ask.Organization, model, p.ask.KeyID)
-		if ok && route.Model != p.Model && !slices.Contains(p.walked, route.Model) {
-			p.walked = append(p.walked, route.Model)
-			return route
+// Serves reports whether route has a backend for this caller. A model without one is not there for them, as one that their key may
+// not use.
+func Serves(route *policy.Route, organization, keyID string) bool {
+	for i := range route.Candidates {
+		if route.Candidates[i].Serves(keyID, organization) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
 // exhausted says why nothing is left, in words for the client: how many backends and how they are, but not which.
 func (p *Plan) exhausted() error {
 	model := strconv.Quote(p.Model)
-	if len(p.walked) > 0 {
+	if p.order.substituted {
 		model += " or its fallback models"
+	}
+	if p.why.Candidates > 0 && p.why.Disabled+p.why.Draining == p.why.Candidates {
+		e := fault.Newf(fault.ModelDisabled, "every backend of model %s is switched off or being drained; use another model", model).
+			WithParam("model").WithCause(&p.why)
+		return e.WithRetryAfter(soon(p.why.RetryAfter))
 	}
 	code, message := fault.NoBackendAvailable, "no backend can serve model "+model+" now"
 	if p.why.AllSaturated() {

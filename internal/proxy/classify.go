@@ -19,7 +19,8 @@ import (
 // maxRefusal bounds how much of a backend's error body is read, in bytes.
 const maxRefusal = 1 << 20
 
-// classify judges an error of the connection to a backend, in the order: the client left, a limit passed, no connection, anything else.
+// classify judges an error of the connection to a backend, in the order: the client left, a limit passed, an operator cut it, no
+// connection, anything else.
 // ctx is the attempt's: its cause tells a limit of ours from the client's departure.
 func classify(ctx context.Context, err error) result {
 	if ctx.Err() != nil {
@@ -31,6 +32,12 @@ func classify(ctx context.Context, err error) result {
 			return result{health: fleet.Result{Kind: fleet.ClientGone}, err: cause}
 		}
 		return result{health: fleet.Result{Kind: fleet.ClientGone}, err: left(ctx)}
+	}
+	if errors.Is(err, upstream.ErrCut) {
+		return result{
+			health: fleet.Result{Kind: fleet.Neutral}, next: true,
+			err: fault.New(fault.BackendError, "the backend was switched off before its answer was complete; retry in a moment").WithCause(err),
+		}
 	}
 	if _, ok := errors.AsType[*upstream.ConnectError](err); ok {
 		return result{

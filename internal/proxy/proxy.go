@@ -199,7 +199,7 @@ func (f *flight) pause(ctx context.Context) error {
 
 // exhausted turns the failures of all attempts into the one error that the client gets.
 func (f *flight) exhausted(none error) {
-	if len(f.failures) == 0 {
+	if len(f.failures) == 0 || fault.CodeOf(none) == fault.ModelDisabled { // A backend that is switched off cuts what runs there.
 		f.fail(none)
 		return
 	}

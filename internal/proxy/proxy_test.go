@@ -86,22 +86,24 @@ func TestTheClientGetsTheMostTellingFailure(t *testing.T) {
 		return fault.New(fault.BackendOverloaded, "full").WithRetryAfter(wait)
 	}
 	broken, late := fault.New(fault.BackendError, "broken"), fault.New(fault.BackendTimeout, "late")
-	none := fault.New(fault.NoBackendAvailable, "none")
+	none, off := fault.New(fault.NoBackendAvailable, "none"), fault.New(fault.ModelDisabled, "off")
 	for name, tc := range map[string]struct {
 		failures []*fault.Error
+		none     error
 		want     *fault.Error
 		wait     time.Duration
 		stop     string
 	}{
-		"nothing could be tried":          {nil, none, 0, usage.StopBackendError},
-		"all full: the shortest wait":     {[]*fault.Error{full(9 * time.Second), full(3 * time.Second), full(5 * time.Second)}, full(0), 3 * time.Second, usage.StopBackendError},
-		"broken says more than full":      {[]*fault.Error{broken, full(time.Second)}, broken, 0, usage.StopBackendError},
-		"the last of two real failures":   {[]*fault.Error{broken, late}, late, 0, usage.StopTimeout},
-		"full in between changes nothing": {[]*fault.Error{broken, full(time.Second), late}, late, 0, usage.StopTimeout},
+		"nothing could be tried":             {nil, none, none, 0, usage.StopBackendError},
+		"all full: the shortest wait":        {[]*fault.Error{full(9 * time.Second), full(3 * time.Second), full(5 * time.Second)}, none, full(0), 3 * time.Second, usage.StopBackendError},
+		"broken says more than full":         {[]*fault.Error{broken, full(time.Second)}, none, broken, 0, usage.StopBackendError},
+		"the last of two real failures":      {[]*fault.Error{broken, late}, none, late, 0, usage.StopTimeout},
+		"all of them switched off meanwhile": {[]*fault.Error{broken}, off, off, 0, usage.StopBackendError},
+		"full in between changes nothing":    {[]*fault.Error{broken, full(time.Second), late}, none, late, 0, usage.StopTimeout},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := &flight{failures: tc.failures}
-			f.exhausted(none)
+			f.exhausted(tc.none)
 			if !errors.Is(f.out.Err, tc.want) || fault.From(f.out.Err).RetryAfter != tc.wait || f.out.Stop != tc.stop {
 				t.Errorf("%v, stop %s", f.out.Err, f.out.Stop)
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/upstream"
 	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
@@ -137,6 +138,10 @@ func (r *relay) broken(ctx context.Context, err error) result {
 		return res
 	case fault.BackendTimeout, fault.Draining:
 		return r.abort(res.health, res.err)
+	}
+	if errors.Is(err, upstream.ErrCut) {
+		return r.abort(res.health, fault.New(fault.BackendError,
+			"the backend was switched off in the middle of the stream; what arrived is only the beginning of the answer").WithCause(err))
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		res.health.Kind = fleet.Broken
