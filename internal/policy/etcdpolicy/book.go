@@ -81,13 +81,11 @@ func (b *Book) get(ctx context.Context, key string, options ...clientv3.OpOption
 // directory is what the keys of a kind begin with.
 func (b *Book) directory(kind policy.Kind) string { return b.config.Prefix + kind.Collection() + "/" }
 
-// name tells the kind and the id of a key. The id of a policy may be empty: its key has a "/", the older form, and only its content tells.
+// name tells the kind and the id of a key. At a key of the earlier service, PREFIXpolicies/ORGANIZATION/MODEL, what stands for the id has
+// a "/": only the content tells the real one.
 func (b *Book) name(key string) (kind policy.Kind, id string) {
 	collection, id, _ := strings.Cut(strings.TrimPrefix(key, b.config.Prefix), "/")
 	kind, _ = policy.KindOf(collection)
-	if kind == policy.KindRoutingPolicy && strings.Contains(id, "/") {
-		id = ""
-	}
 	return kind, id
 }
 
@@ -125,8 +123,8 @@ func (b *Book) parse(kv *mvccpb.KeyValue) (policy.Document, []policy.Problem) {
 	kind, id := b.name(place)
 	switch {
 	case len(kv.Value) > maxValue:
-		return policy.Document{}, []policy.Problem{{Kind: kind, ID: id, File: place, Message: fmt.Sprintf("the document is larger than %d KiB", maxValue>>10)}}
-	case id == "" && strings.HasSuffix(place, "/"):
+		return policy.Document{}, []policy.Problem{{Kind: kind, ID: plain(id), File: place, Message: fmt.Sprintf("the document is larger than %d KiB", maxValue>>10)}}
+	case id == "":
 		return policy.Document{}, []policy.Problem{{Kind: kind, File: place, Message: "the key names no document"}}
 	}
 	document, problems := policy.ParseOne(place, kind, id, kv.Value)
@@ -134,6 +132,14 @@ func (b *Book) parse(kv *mvccpb.KeyValue) (policy.Document, []policy.Problem) {
 		document.File, document.Revision = place, kv.ModRevision
 	}
 	return document, problems
+}
+
+// plain is an id that can be one, or "".
+func plain(id string) string {
+	if strings.Contains(id, "/") {
+		return ""
+	}
+	return id
 }
 
 // stored is the document at a key as a book shows it.
@@ -144,13 +150,9 @@ func (b *Book) stored(kv *mvccpb.KeyValue) policy.Stored {
 	document, problems := b.parse(kv)
 	switch {
 	case len(problems) == 0:
-		s.Legacy = document.Legacy
-		s.ID = document.ID()
-	case id == "":
-		s.ID = strings.TrimPrefix(place, b.directory(kind))
-		if problems[0].ID != "" {
-			s.ID = problems[0].ID
-		}
+		s.ID, s.Legacy = document.ID(), document.Legacy
+	case plain(id) == "" && problems[0].ID != "":
+		s.ID = problems[0].ID
 	}
 	return s
 }

@@ -18,8 +18,10 @@ import (
 )
 
 const (
-	kept  = 20 // entries of the history of one document
-	tries = 60 // of a write that others come before
+	kept = 20 // entries of the history of one document
+	// maxWritten bounds a document, in bytes. It goes to etcd up to three times in one request, which etcd bounds to 1.5 MiB.
+	maxWritten = 400 << 10
+	tries      = 60 // of a write that others come before
 )
 
 var (
@@ -56,8 +58,8 @@ func (b *Book) Write(ctx context.Context, change policy.Write) (policy.Stored, e
 		return policy.Stored{}, policy.ErrNotFound
 	case change.Content != nil && !json.Valid(change.Content):
 		return policy.Stored{}, errors.New("the content is no JSON")
-	case len(change.Content) > maxValue:
-		return policy.Stored{}, fmt.Errorf("the document is larger than %d KiB", maxValue>>10)
+	case len(change.Content) > maxWritten:
+		return policy.Stored{}, fmt.Errorf("the document is larger than %d KiB", maxWritten>>10)
 	case change.Content != nil && strings.Contains(change.ID, "/"):
 		return policy.Stored{}, errors.New(`an id has no "/"`)
 	}
@@ -137,6 +139,9 @@ func (f finding) entry(change policy.Write) ([]byte, error) {
 		fallthrough
 	default:
 		e.Before = content(f.kv.GetValue())
+		if len(e.Before) > maxWritten { // It was put past the router, and it must not keep anybody from mending it.
+			e.Before = fmt.Appendf(nil, `"%d bytes, too large for the history"`, len(e.Before))
+		}
 	}
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
