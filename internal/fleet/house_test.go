@@ -40,6 +40,9 @@ func (j *journal) count(words string) int {
 
 func (j *journal) logger() *slog.Logger { return slog.New(slog.NewTextHandler(j, nil)) }
 
+// pathStream is answered by an engine with a beginning and no end.
+const pathStream = "/stream"
+
 // engine is a real HTTP server on connections in memory, so that it can live in a synctest bubble with its clock.
 type engine struct {
 	conns   chan net.Conn
@@ -121,6 +124,10 @@ func (e *engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	switch {
+	case r.URL.Path == pathStream:
+		_, _ = io.WriteString(w, "begun")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
 	case e.health.Load() != http.StatusOK:
 		w.WriteHeader(int(e.health.Load()))
 	case strings.HasSuffix(r.URL.Path, pathModels):

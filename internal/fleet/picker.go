@@ -159,7 +159,7 @@ func (p *Picker) choose(now time.Duration, force, rehearse bool) (chosen *entry,
 			continue
 		}
 		e.last = e.degraded || degraded
-		spare = spare || e.last
+		spare = spare || e.last && s == open
 		switch order := e.compare(group); {
 		case order > 0:
 			continue
