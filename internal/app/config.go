@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/url"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,11 +68,8 @@ type Etcd struct {
 	Prefix    string
 	Username  string
 	Password  policy.SecretRef
-	TLS       EtcdTLS
+	TLS       policy.TLS
 }
-
-// EtcdTLS says how etcd is verified and how the router proves itself. CA, Cert and Key are paths of PEM files.
-type EtcdTLS struct{ CA, Cert, Key, ServerName string }
 
 // AdminToken lets its bearer use the admin API in a role.
 type AdminToken struct {
@@ -393,8 +389,22 @@ func (c *Config) validateEtcd(add func(path, format string, args ...any)) {
 	if (etcd.TLS.Cert == "") != (etcd.TLS.Key == "") {
 		add(pathTLSCert, "policy.etcd.tls.cert and policy.etcd.tls.key belong together: set both or neither")
 	}
-	plain := slices.ContainsFunc(etcd.Endpoints, func(e string) bool { return strings.HasPrefix(e, "http://") })
-	if plain && etcd.TLS != (EtcdTLS{}) {
+	schemes := map[string]bool{}
+	secured := etcd.TLS != policy.TLS{}
+	for _, e := range etcd.Endpoints {
+		scheme, _, found := strings.Cut(e, "://")
+		switch {
+		case !found && secured:
+			scheme = "https"
+		case !found:
+			scheme = "http"
+		}
+		schemes[scheme] = true
+	}
+	switch {
+	case len(schemes) > 1:
+		add(pathEndpoints, "the endpoints of one cluster have TLS all or none")
+	case schemes["http"] && secured:
 		add(pathEndpoints, "policy.etcd.tls is set, and an http:// endpoint has no TLS; write https://")
 	}
 }

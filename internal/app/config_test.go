@@ -73,7 +73,7 @@ server:
 	want.Policy.Source, want.Policy.LastGood = app.SourceEtcd, ""
 	want.Policy.Etcd = app.Etcd{
 		Endpoints: []string{"etcd-0:2379", "https://etcd-1:2379"}, Prefix: "/router/", Username: "router", Password: reference(t, "env:ETCD_PASSWORD"),
-		TLS: app.EtcdTLS{CA: "/etc/ca.pem", Cert: "/etc/cert.pem", Key: "/etc/key.pem", ServerName: "etcd"},
+		TLS: policy.TLS{CA: "/etc/ca.pem", Cert: "/etc/cert.pem", Key: "/etc/key.pem", ServerName: "etcd"},
 	}
 	want.Identity.DevelopmentKeys = true
 	want.Identity.AdminTokens = []app.AdminToken{
@@ -136,6 +136,7 @@ func TestWhatThePolicySourceCannotBe(t *testing.T) {
 		"a user who proves naught": {"policy: { source: etcd, etcd: { endpoints: ['a:1'], username: u } }", "a user without policy.etcd.password"},
 		"half a certificate":       {"policy: { source: etcd, etcd: { endpoints: ['a:1'], tls: { cert: x } } }", "belong together"},
 		"TLS without TLS":          {"policy: { source: etcd, etcd: { endpoints: ['http://a:1'], tls: { ca: x } } }", "an http:// endpoint has no TLS"},
+		"half a cluster with TLS":  {"policy: { source: etcd, etcd: { endpoints: ['https://a:1', 'b:1'] } }", "TLS all or none"},
 		"PostgreSQL":               {"state: { url: 'postgres://u:hidden@db/router' }", "PostgreSQL is not supported in this version"},
 		"a relative path":          {"state: { url: 'sqlite:state.db' }", "sqlite:///PATH"},
 		"a host":                   {"state: { url: 'sqlite://state.db' }", "sqlite:///PATH"},

@@ -1,14 +1,13 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -29,11 +28,13 @@ const settleTime = 3 * time.Second
 // DevOptions are the flags of dev.
 type DevOptions struct {
 	Listen string
+	// AdminListen is the address of the admin listener, which only this machine can use. Empty: that of serve.
+	AdminListen string
 	// Backends are the URLs of real engines. Empty: simulated ones, in this process.
 	Backends []string
 	// BackendKeys are the keys of Backends, literal or env:NAME: one for all, or one for each in their order.
 	BackendKeys []string
-	// Data is the directory of the usage records. Empty: one in the user's cache directory.
+	// Data is the directory of the state book and of the usage records. Empty: one in the user's cache directory.
 	Data      string
 	LogLevel  string
 	LogFormat string
@@ -53,35 +54,45 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Listen.Public = o.Listen
 	config.Policy.LastGood = ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
-	records, err := dataFile(o.Data)
-	if err != nil {
-		return err
-	}
-	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
-
-	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, Reload: p.Reload, Force: p.Force}
-	var found *discovery
+	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)
 	if len(o.BackendKeys) > 0 && len(o.Backends) == 0 {
 		return errors.New("--backend-key is for the engines that --backend names, and there is no --backend")
 	}
+	home, err := openHome(o.Data, log)
+	if err != nil {
+		return err
+	}
+	defer home.close()
+	records := home.file("usage.jsonl")
+	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
+
+	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, OpenAdmin: true, Reload: p.Reload, Force: p.Force}
+	var found *discovery
+	var documents []policy.Document
 	if len(o.Backends) > 0 {
 		if found, err = newDiscovery(log, o.Backends, o.BackendKeys); err != nil {
 			return err
 		}
-		options.Source, options.Keys = found, found.keys()
+		options.Keys = found.keys()
 	} else {
 		engines, err := startEngines(devEngines())
 		if err != nil {
 			return err
 		}
 		defer engines.stop()
-		options.Source = policy.StaticSource("dev", engines.documents()...)
+		documents = engines.documents()
+	}
+	if options.place, err = home.book(ctx, documents); err != nil {
+		return err
+	}
+	if found != nil {
+		options.loops = []loop{{"discovery", (&keeper{log: log, book: options.place.book}).follow(found)}}
 	}
 	a, err := New(options)
 	if err != nil {
 		return err
 	}
-	banner := banner{app: a, found: found, records: records, process: p}
+	banner := banner{app: a, found: found, home: home, process: p}
 	announced := make(chan struct{})
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {
@@ -94,30 +105,11 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	return err
 }
 
-// dataFile is the file of the usage records.
-func dataFile(dir string) (string, error) {
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			cache = os.TempDir()
-		}
-		dir = filepath.Join(cache, "api-router")
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", fmt.Errorf("--data: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", fmt.Errorf("the directory for usage records cannot be made: %w; choose another with --data", err)
-	}
-	return filepath.Join(dir, "usage.jsonl"), nil
-}
-
 // banner tells a person what runs and how to try it.
 type banner struct {
 	app     *App
 	found   *discovery // nil with simulated engines
-	records string
+	home    *home
 	process Process
 }
 
@@ -146,7 +138,9 @@ func (b *banner) announce(ctx context.Context) {
 		}
 		fmt.Fprintf(&lines, "  %-9s %s: %s\n", label, model, b.servers(table, model))
 	}
-	fmt.Fprintf(&lines, "  usage     %s\n", b.records)
+	fmt.Fprintf(&lines, "  usage     %s\n", b.home.file("usage.jsonl"))
+	fmt.Fprintf(&lines, "  documents %s\n", b.home.says())
+	fmt.Fprintf(&lines, "  admin     http://%s/admin/v1, for this machine alone and without a token; try: %s\n", display(b.app.AdminAddr()), adminCall(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
 	if len(models) > 0 { // The newest table may have none again.
 		lines.WriteString(call(base, models[0]) + "\n")
@@ -204,6 +198,15 @@ func (b *banner) servers(table *policy.Table, model string) string {
 func call(base, model string) string {
 	return fmt.Sprintf(`curl -X POST %s/v1/chat/completions -H "X-API-Key: %s" -H "Content-Type: application/json" `+
 		`-d '{"model": "%s", "messages": [{"role": "user", "content": "Hello!"}]}'`, base, exampleKey, model)
+}
+
+// adminCall is a command that tries the admin API.
+func adminCall(addr net.Addr) string {
+	call := "api-router get policies"
+	if addr.String() != Default().Listen.Admin {
+		call += " --server http://" + display(addr)
+	}
+	return call
 }
 
 // display is the address as a client on this machine would write it.

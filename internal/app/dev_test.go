@@ -22,7 +22,7 @@ func dev(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer) {
 	stdout, stderr = new(syncBuffer), new(syncBuffer)
 	ctx, cancel := contextFor(t)
 	done := make(chan error, 1)
-	o.Listen, o.LogLevel, o.LogFormat = "127.0.0.1:0", "debug", "text"
+	o.Listen, o.AdminListen, o.LogLevel, o.LogFormat = "127.0.0.1:0", "127.0.0.1:0", "debug", "text"
 	if o.Data == "" {
 		o.Data = t.TempDir()
 	}

@@ -27,6 +27,7 @@ type App struct {
 	config   Config
 	listener net.Listener
 	server   *http.Server
+	loops    []loop
 	reload   <-chan struct{}
 	force    <-chan struct{}
 
@@ -38,6 +39,12 @@ type App struct {
 	running  atomic.Int64 // requests
 	failed   chan error   // what ended the process against its will
 	stops    []stop       // in the order of the starts
+}
+
+// loop is something that runs until its context ends.
+type loop struct {
+	name string
+	run  func(context.Context) error
 }
 
 // stop ends one part of the process.
@@ -75,7 +82,14 @@ func (a *App) start() {
 	a.loop("fleet", a.fleet.Run)
 	a.loop("policy store", a.store.Run)
 	a.loop("backend secrets", a.roster.run)
+	if a.place.writable {
+		a.loop("expiry of marks", (&expiry{log: a.log.With("component", "marks"), book: a.place.book, table: a.store.Table}).run)
+	}
+	for _, l := range a.loops {
+		a.loop(l.name, l.run)
+	}
 	a.loop("reload", a.reloads)
+	a.serveAdmin()
 	a.serve()
 	a.log.Info("listening", "address", a.Addr().String())
 }

@@ -43,13 +43,25 @@ func newRoster(log *slog.Logger, f *fleet.Fleet, keys map[string]fleet.Secret) *
 // meetFor bounds the wait for the first answers of new backends. A change of policy has a second to be in force.
 const meetFor = 400 * time.Millisecond
 
-// before readies the backends of a table that is about to be published: no request goes to one before it was asked for the names of its
-// models, if it can be asked before ctx ends. Those of the table in force stay until after.
+// before readies the backends of a table that is about to be published: their marks hold already, and no request goes to one before it was
+// asked for the names of its models, if it can be asked before ctx ends. Those of the table in force stay until after.
 func (r *roster) before(ctx context.Context, table *policy.Table) {
+	r.fleet.SetMarks(backendMarks(table)) // First: a backend that is new and switched off gets no request at all.
 	r.join(table)
 	ctx, cancel := context.WithTimeout(ctx, meetFor)
 	defer cancel()
 	r.fleet.Meet(ctx)
+}
+
+// backendMarks are the marks on backends, by backend, in the fleet's words.
+func backendMarks(table *policy.Table) map[string]fleet.Mark {
+	marks := map[string]fleet.Mark{}
+	for _, m := range table.Marks() {
+		if m.Backend != "" {
+			marks[m.Backend] = fleet.Mark{State: m.State, Reason: m.Reason, Until: m.Until}
+		}
+	}
+	return marks
 }
 
 func (r *roster) join(table *policy.Table) {

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -37,8 +38,11 @@ type Options struct {
 	Config  Config
 	Logger  *slog.Logger
 	Version string
-	// Source replaces the one that the configuration names.
+	// Source replaces the place that the configuration names; there is no book beside it.
 	Source policy.Source
+	// OpenAdmin opens the admin listener without a token, for this machine alone, and on a free port where the configured one is
+	// taken. For dev alone.
+	OpenAdmin bool
 	// Keys are keys of backends, by id, that stand in no document.
 	Keys map[string]fleet.Secret
 	// Hints makes refusals say which keys and models work. For dev alone.
@@ -47,20 +51,27 @@ type Options struct {
 	Reload <-chan struct{}
 	// Force ends a drain at once when it gets a value or is closed.
 	Force <-chan struct{}
+
+	// place is where documents live, if somebody has opened it already; the process closes it.
+	place *place
+	// loops run beside those of the process.
+	loops []loop
 }
 
 // rooms are the parts that live as long as the process.
 type rooms struct {
-	recorder *usage.Recorder
-	fleet    *fleet.Fleet
-	store    *policy.Store
-	gateway  *gateway.Gateway
-	roster   *roster
+	recorder  *usage.Recorder
+	fleet     *fleet.Fleet
+	place     *place
+	store     *policy.Store
+	gateway   *gateway.Gateway
+	roster    *roster
+	operators *operators // nil where nobody may use the admin API
 }
 
 // New wires the process and opens its listener. It dials nothing and serves nothing; Run does. What it opened is closed again when it fails.
 func New(opts Options) (*App, error) {
-	a := &App{log: opts.Logger, config: opts.Config, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
+	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
 	a.requests, a.endRequests = context.WithCancelCause(context.Background())
 	if err := a.wire(opts); err != nil {
 		return nil, errors.Join(err, a.stopAll())
@@ -90,13 +101,22 @@ func (a *App) wire(opts Options) error {
 	a.fleet = fleet.New(fleet.Options{Logger: a.log.With("component", "fleet")})
 	a.roster = newRoster(a.log.With("component", "fleet"), a.fleet, opts.Keys)
 
-	source := opts.Source
-	if source == nil {
-		source = policy.FileSource(c.Policy.File.Path)
+	switch {
+	case opts.Source != nil:
+		a.place = &place{source: opts.Source, close: func() error { return nil }}
+	case opts.place != nil:
+		a.place = opts.place
+	default:
+		opened, err := openPlace(c, a.log)
+		if err != nil {
+			return err
+		}
+		a.place = opened
 	}
+	a.onStop("policy source", func(context.Context) error { return a.place.close() })
 	a.store = policy.NewStore(policy.Options{
 		Logger:        a.log.With("component", "policy"),
-		Source:        source,
+		Source:        a.place.source,
 		Extra:         documents(c.Backends),
 		LastGood:      a.lastGood(),
 		BeforePublish: a.roster.before,
@@ -112,11 +132,12 @@ func (a *App) wire(opts Options) error {
 		a.log.Warn("no source of API keys is configured: every request will be refused; identity.development_keys accepts test-* and dev-* outside production")
 	}
 
+	decider := &plan.Decider{Fleet: a.fleet}
 	a.gateway = gateway.New(gateway.Options{
 		Logger:   a.log,
 		Keys:     auth.Chain(keys...),
 		Table:    a.store.Table,
-		Decider:  &plan.Decider{Fleet: a.fleet},
+		Decider:  decider,
 		Limiter:  limit.Unlimited{},
 		Recorder: a.recorder,
 		Proxy: proxy.New(proxy.Options{
@@ -134,7 +155,12 @@ func (a *App) wire(opts Options) error {
 		Hints:        opts.Hints,
 	})
 	a.server = a.httpServer()
-	return a.listen(opts.Hints)
+	if err := a.listen(opts.Hints); err != nil {
+		return err
+	}
+	return a.wireAdmin(opts, admin.Options{
+		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
+	})
 }
 
 // lastGood is where the store keeps its copy. The default applies only where its directory exists.
@@ -188,12 +214,7 @@ func (a *App) listen(dev bool) error {
 	}
 	a.listener = listener
 	// Serve closes the listener, too; this is for a process that never came to serve.
-	a.onStop("listener", func(context.Context) error {
-		if err := listener.Close(); !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	})
+	a.onStop("listener", closing(listener))
 	return nil
 }
 
@@ -214,6 +235,9 @@ func (a *App) components() []gateway.Component {
 		loaded.State, loaded.OK, loaded.Since = "loaded", true, table.LoadedAt()
 		if n := len(table.Problems()); n > 0 {
 			loaded.State = fmt.Sprintf("loaded, %d problems", n)
+		}
+		if a.store.Status().Failure != "" {
+			loaded.State += ", and the policy source cannot be read"
 		}
 	}
 	statuses, available := a.fleet.Status(), 0
@@ -236,5 +260,9 @@ func (a *App) components() []gateway.Component {
 	case lost > 0:
 		records.State, records.OK = fmt.Sprintf("%d lines lost", lost), false
 	}
-	return []gateway.Component{loaded, backends, records}
+	all := []gateway.Component{loaded, backends, records}
+	if a.place.component != nil {
+		all = append(all, a.place.component())
+	}
+	return all
 }

@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
+	"github.com/ai-aas/api-router/internal/state"
+)
+
+// place is where documents live: what is watched, and what is read and written.
+type place struct {
+	source policy.Source
+	book   policy.Book
+	// writable says that the book takes changes.
+	writable bool
+	// component describes it on the status page. It is nil where the store knows all that there is to know.
+	component func() gateway.Component
+	close     func() error
+}
+
+// openPlace makes the place that policy.source names. It dials nothing: a database or a cluster is reached in the background.
+func openPlace(c *Config, log *slog.Logger) (*place, error) {
+	switch c.Policy.Source {
+	case SourceState:
+		return openState(c.State.URL, log)
+	case SourceEtcd:
+		return openEtcd(&c.Policy.Etcd, log)
+	default:
+		path := c.Policy.File.Path
+		return &place{source: policy.FileSource(path), book: policy.FileBook(path), close: func() error { return nil }}, nil
+	}
+}
+
+func openState(url string, log *slog.Logger) (*place, error) {
+	book, err := state.Open(state.Options{URL: url, Logger: log.With("component", "state")})
+	if err != nil {
+		return nil, err
+	}
+	return &place{source: book, book: book, writable: true, close: book.Close, component: func() gateway.Component {
+		c := gateway.Component{Name: "state", State: "opening"}
+		switch s := book.Status(); {
+		case s.Open:
+			c.State, c.OK = "open", true
+		case s.Failure != "":
+			c.State = "not usable: see the log" // The reason names a path of this machine.
+		}
+		return c
+	}}, nil
+}
+
+func openEtcd(c *Etcd, log *slog.Logger) (*place, error) {
+	book, err := etcdpolicy.New(etcdpolicy.Config{
+		Endpoints: c.Endpoints, Prefix: c.Prefix, Username: c.Username, Password: c.Password, TLS: c.TLS,
+		Logger: log.With("component", "etcd"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &place{source: book, book: book, writable: true, close: book.Close, component: func() gateway.Component {
+		s := book.Status()
+		c := gateway.Component{Name: "etcd", State: "connecting", Since: s.Since}
+		switch {
+		case s.Since.IsZero():
+		case s.Connected:
+			c.State, c.OK = "connected", true
+		default:
+			c.State = "not connected: " + withoutDetails(s.Failure)
+		}
+		return c
+	}}, nil
+}
+
+// withoutDetails is the part of a reason that says what is wrong and not where: the status page is public, and addresses and names
+// are not. What does not look like a plain sentence is left out.
+func withoutDetails(reason string) string {
+	plain, _, _ := strings.Cut(reason, ":")
+	plain, _, _ = strings.Cut(plain, ";")
+	plain, _, _ = strings.Cut(plain, " (")
+	if plain == "" || strings.ContainsFunc(plain, func(c rune) bool { return (c < 'a' || c > 'z') && c != ' ' && c != '\'' && c != ',' }) {
+		return "see the log"
+	}
+	return plain
+}
+
+const (
+	// attemptWithin bounds one attempt at a call to a book that is waited for.
+	attemptWithin = 5 * time.Second
+	// attemptEvery is the longest pause between two.
+	attemptEvery = time.Second
+)
+
+// wait returns once the book answers. At the end of ctx it returns the last reason why it does not.
+func (p *place) wait(ctx context.Context) error {
+	var reason error
+	for pausing := 50 * time.Millisecond; ; pausing = min(2*pausing, attemptEvery) {
+		attempt, cancel := context.WithTimeout(ctx, attemptWithin)
+		_, err := p.book.Read(attempt, policy.KindMark, "none")
+		cancel()
+		if err == nil || errors.Is(err, policy.ErrNotFound) {
+			return nil
+		}
+		if reason == nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+			reason = err
+		}
+		if pause(ctx, pausing/2+rand.N(pausing/2)); ctx.Err() != nil {
+			return fmt.Errorf("the policy source does not answer: %w", reason)
+		}
+	}
+}
