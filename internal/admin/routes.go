@@ -32,6 +32,7 @@ func (a *Admin) table() []route {
 		{http.MethodPost, "/marks", operator, nil, a.mark},
 		{http.MethodPost, "/validate", viewer, nil, a.validate},
 		{http.MethodPost, "/diff", viewer, nil, a.diff},
+		{http.MethodPost, "/explain", viewer, nil, a.explain},
 		{http.MethodGet, "/decisions", viewer, []string{"limit"}, a.decisions},
 		{http.MethodGet, "/audit", viewer, []string{"limit"}, a.audit},
 		{http.MethodGet, "/fleet", viewer, nil, a.fleet},

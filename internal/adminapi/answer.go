@@ -92,14 +92,6 @@ func (r *ExplainRequest) Text(body []byte) error {
 	return err
 }
 
-// Refusal is the error that a client would get.
-type Refusal struct {
-	Status  int    `json:"status"`
-	Code    string `json:"code"`
-	Message string `json:"message"`
-	Param   string `json:"param,omitempty"`
-}
-
 // Decision is one recent request: who asked for what, which policy and backend it got, and how it ended. Times are in milliseconds.
 type Decision struct {
 	RequestID       string    `json:"request_id"`
