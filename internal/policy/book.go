@@ -92,7 +92,7 @@ func Kinds() []Kind { return []Kind{KindBackend, KindRoutingPolicy, KindPrice, K
 func KindOf(name string) (Kind, error) {
 	lower := strings.ToLower(name)
 	for kind, collection := range collections {
-		if lower == collection || lower == singular[kind] || lower == strings.ToLower(string(kind)) {
+		if lower == collection || lower == singular[kind] || strings.EqualFold(name, string(kind)) {
 			return kind, nil
 		}
 	}

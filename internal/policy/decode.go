@@ -196,6 +196,9 @@ func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 			d.mistakef(path, node, "must be a list, as in [a, b]")
 			return
 		}
+		if len(list.Values) == 0 { // The same as none.
+			return
+		}
 		v.Set(reflect.MakeSlice(v.Type(), len(list.Values), len(list.Values)))
 		for i, element := range list.Values {
 			d.value(path+"["+strconv.Itoa(i)+"]", element, v.Index(i))
@@ -328,6 +331,9 @@ func jsonName(f reflect.StructField) string {
 }
 
 func (d *decoder) entries(path string, m *ast.MappingNode, v reflect.Value) {
+	if len(m.Values) == 0 {
+		return
+	}
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(m.Values)))
 	d.each(m, func(name string, _, value ast.Node) {
 		element := reflect.New(v.Type().Elem()).Elem()

@@ -76,6 +76,7 @@ func ParseOne(place string, kind Kind, id string, data []byte) (Document, []Prob
 	if len(problems) > 0 {
 		return Document{}, problems
 	}
+	document.Line = 0 // The key is the whole place.
 	return document, nil
 }
 

@@ -125,10 +125,7 @@ func policyWith(line string) string {
 }
 
 func TestParseNamesEveryProblemWithItsPlace(t *testing.T) {
-	tests := []struct {
-		name, text string
-		want       []string
-	}{
+	tests := []problemCase{
 		{"all at once", "kind: Backend\nid: b\nurl: ftp://h\nengine: vlm\nmax_concurrency: -1\ncolour: red\ntimeouts: {connect: 2, total: 0s, idle: 1s}\n", []string{
 			`f:3:6: Backend b: url must begin with http:// or https://`,
 			`f:4:9: Backend b: engine must be one of vllm, sglang, tgi, llamacpp, ollama, openai, anthropic; did you mean vllm?`,
@@ -224,6 +221,17 @@ func TestParseNamesEveryProblemWithItsPlace(t *testing.T) {
 			`f:5:16: Backend b: a label's name must be 1 to 128 of the characters A-Z a-z 0-9 . _ / -`,
 		}},
 	}
+	checkProblems(t, tests)
+}
+
+// problemCase is a text that is refused, and every problem of it.
+type problemCase struct {
+	name, text string
+	want       []string
+}
+
+func checkProblems(t *testing.T, tests []problemCase) {
+	t.Helper()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			documents, problems := Parse("f", []byte(test.text))
