@@ -108,7 +108,7 @@ func (k *keeper) follow(source policy.Source) func(context.Context) error {
 				snapshots <- s // There is room: only this goroutine sends.
 			})
 		}()
-		defer func() { <-watched }()
+		defer func() { _ = <-watched }() // It ends with ctx, and that is why.
 		for {
 			select {
 			case <-ctx.Done():
