@@ -133,7 +133,9 @@ func (x *explainer) candidates(route *policy.Route, walked bool) []Candidate {
 		c := &candidates[i]
 		c.Why = x.why(c, walked, tries >= max(1, route.Retry.Attempts))
 	}
-	x.share(route, candidates)
+	if walked {
+		x.share(route, candidates)
+	}
 	return candidates
 }
 
@@ -179,7 +181,7 @@ func (x *explainer) mark(s *fleet.Standing) *policy.Mark {
 // share fills in what part of the route's requests each backend has, where weights decide.
 func (x *explainer) share(route *policy.Route, candidates []Candidate) {
 	peers := x.firsts[route]
-	if effective(route.Strategy, x.Session, peers) == policy.StrategyLeastLoaded {
+	if len(peers) > 1 && effective(route.Strategy, x.Session, peers) == policy.StrategyLeastLoaded {
 		return
 	}
 	total := 0
