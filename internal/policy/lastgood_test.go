@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestLastGoodOfAnotherVersionIsReadAsFarAsItCanBe(t *testing.T) {
@@ -149,6 +151,39 @@ func TestALastGoodFileThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 			t.Error(tried, holds, log.text.String())
 		}
 		stop()
+	})
+}
+
+func TestPricesAndMarksOutliveARestartAndMarksThatHaveEndedDoNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		b := NewBackend("b", "http://h")
+		documents := []Document{
+			{Backend: &b, File: "backends/b", Revision: 7},
+			{Price: &Price{ID: "price", Model: "m", ValidFrom: now, USDPerMillion: Rates{Input: 100_000}}},
+			{Mark: &Mark{ID: MarkID("b", "", ""), Backend: "b", State: Disabled, Reason: "smoke", Actor: "ops", Since: now}},
+			{Mark: &Mark{ID: MarkID("", "m", ""), Model: "m", State: Draining, Until: now.Add(time.Hour)}},
+		}
+		path := kept(t, Snapshot{Documents: documents})
+		snapshot, _, err := readLastGood(path)
+		if err != nil || len(snapshot.Problems) > 0 || len(snapshot.Documents) != len(documents) {
+			t.Fatal(snapshot, err)
+		}
+		if diff := cmp.Diff(Compile(Snapshot{Documents: documents}, nil).documents, snapshot.Documents, cmp.AllowUnexported(Document{}, SecretRef{})); diff != "" {
+			t.Error(diff)
+		}
+		for _, test := range []struct {
+			after time.Duration
+			marks int
+		}{{0, 2}, {time.Hour, 1}} {
+			time.Sleep(test.after)
+			store, stop := running(t, Options{Source: refusing{}, LastGood: path})
+			ready(t, store)
+			if marks := store.Table().Marks(); len(marks) != test.marks {
+				t.Error(test, marks)
+			}
+			stop()
+		}
 	})
 }
 

@@ -270,7 +270,7 @@ func (s *Store) recall() {
 	}
 	now := time.Now()
 	s.last = slices.DeleteFunc(snapshot.Documents, func(d Document) bool {
-		return d.File == environment || d.Mark != nil && !d.Mark.Until.IsZero() && !now.Before(d.Mark.Until)
+		return d.File == environment || d.Mark != nil && !d.Mark.Active(now)
 	})
 	s.savedAt = saved
 }
