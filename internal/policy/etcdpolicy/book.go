@@ -30,6 +30,11 @@ type Book struct {
 	link   *link
 }
 
+var (
+	_ policy.Source = (*Book)(nil)
+	_ policy.Book   = (*Book)(nil)
+)
+
 // New checks the configuration and returns a book that connects with its first call. Close ends it.
 func New(config Config) (*Book, error) {
 	if err := config.settle(); err != nil {

@@ -1,6 +1,7 @@
 package etcdpolicy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -15,8 +16,6 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-
-	"github.com/ai-aas/api-router/internal/policy"
 )
 
 const (
@@ -193,7 +192,8 @@ func (h *handshake) ClientHandshake(ctx context.Context, authority string, conn 
 		h.link.tried(authority, err)
 		return nil, nil, err
 	}
-	secured, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	// gRPC takes the name in the certificate from the authority alone, whatever the configuration says.
+	secured, info, err := credentials.NewTLS(config).ClientHandshake(ctx, cmp.Or(config.ServerName, authority), conn)
 	if err != nil {
 		h.link.tried(authority, err)
 	}
@@ -203,5 +203,3 @@ func (h *handshake) ClientHandshake(ctx context.Context, authority string, conn 
 func (h *handshake) Clone() credentials.TransportCredentials {
 	return &handshake{TransportCredentials: h.TransportCredentials.Clone(), link: h.link}
 }
-
-var _ policy.Source = (*Book)(nil)

@@ -85,7 +85,14 @@ func newServer(t *testing.T, r release, more ...string) *server {
 
 func rawClient(t testing.TB, url string) *clientv3.Client {
 	t.Helper()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{url}, Logger: zap.NewNop()})
+	return rawClientOf(t, url, "", "")
+}
+
+func rawClientOf(t testing.TB, url, username, password string) *clientv3.Client {
+	t.Helper()
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: []string{url}, Logger: zap.NewNop(), Username: username, Password: password, DialTimeout: hang,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

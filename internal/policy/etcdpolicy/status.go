@@ -27,7 +27,7 @@ var (
 
 // Status is what is known of etcd. It never holds a password; Failure may hold addresses.
 type Status struct {
-	// Connected says that the last call was answered.
+	// Connected says that the last call was answered, and not by a refusal.
 	Connected bool
 	// Since is when that began to be so, or not to be so; zero before the first call ended.
 	Since time.Time
@@ -63,7 +63,7 @@ func (l *link) note(ctx context.Context, reply any, err error) {
 		s.Connected, s.Since = connected, time.Now()
 	}
 	s.Failure = ""
-	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+	if !connected {
 		s.Failure = err.Error()
 	}
 	if with, ok := reply.(interface {
@@ -81,10 +81,10 @@ func (s *state) heard(revision int64) {
 	s.Revision = max(s.Revision, revision)
 }
 
-// answered says that an error is etcd's own answer and it can do its work.
+// answered says that an error is about what was asked, and etcd works.
 func answered(err error) bool {
-	known, ok := errors.AsType[rpctypes.EtcdError](err)
-	return ok && known.Code() != codes.Unavailable && known.Code() != codes.Unauthenticated && known.Code() != codes.PermissionDenied
+	return errors.Is(err, rpctypes.ErrCompacted) || errors.Is(err, rpctypes.ErrFutureRev) || errors.Is(err, rpctypes.ErrRequestTooLarge) ||
+		errors.Is(err, errLargeAnswer)
 }
 
 // explain turns an error of a call into one that tells an operator what is wrong.
