@@ -339,29 +339,6 @@ func TestLookupAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkLookup(b *testing.B) {
-	table := Compile(Snapshot{Documents: manyPolicies(b, 10_000)}, nil)
-	models := make([]string, 1024)
-	for i := range models {
-		models[i] = fmt.Sprintf("model-%d", i*9)
-	}
-	for _, organization := range []string{"org-1", "nobody"} {
-		b.Run(organization, func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				table.Lookup(organization, models[i&1023], "key-1")
-			}
-		})
-	}
-}
-
-func BenchmarkCompile(b *testing.B) {
-	documents := manyPolicies(b, 10_000)
-	for b.Loop() {
-		Compile(Snapshot{Documents: documents}, nil)
-	}
-}
-
 func TestProblemAsJSON(t *testing.T) {
 	content, err := json.Marshal(Problem{Kind: KindBackend, ID: "b", File: "f", Line: 1, Column: 2, Message: "m"})
 	if want := `{"kind":"Backend","id":"b","file":"f","line":1,"column":2,"message":"m","serving":false}`; err != nil || string(content) != want {

@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/ai-aas/api-router/internal/policy"
-	"github.com/ai-aas/api-router/internal/policy/sourcetest"
 )
 
 func write(t testing.TB, path, content string) {
@@ -17,37 +16,6 @@ func write(t testing.TB, path, content string) {
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestFilesAreASourceAndABook(t *testing.T) {
-	t.Parallel() // It mostly waits.
-	sourcetest.Run(t, func(t *testing.T) sourcetest.Place {
-		dir := filepath.Join(t.TempDir(), "policies")
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		move := func(from, to string) func(t testing.TB) {
-			return func(t testing.TB) {
-				t.Helper()
-				if err := os.Rename(from, to); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		return sourcetest.Place{
-			Source: policy.FileSource(dir), Book: policy.FileBook(dir), ReadOnly: true, Keyless: true,
-			Put: func(t testing.TB, kind policy.Kind, id string, content []byte) {
-				t.Helper()
-				path := filepath.Join(dir, kind.Collection()+"-"+id+".json")
-				if content != nil {
-					write(t, path, string(content))
-				} else if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					t.Fatal(err)
-				}
-			},
-			Stop: move(dir, dir+".away"), Start: move(dir+".away", dir),
-		}
-	})
 }
 
 func TestFileBookSaysWhereToChangeADocument(t *testing.T) {
