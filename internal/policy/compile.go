@@ -74,7 +74,8 @@ func inOrder(documents []Document) []Document {
 		return string(text)
 	}
 	order := func(a, b Document) int {
-		order := cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Kind(), b.Kind()), cmp.Compare(a.ID(), b.ID()))
+		order := cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line),
+			cmp.Compare(a.Kind(), b.Kind()), cmp.Compare(a.ID(), b.ID()), cmp.Compare(a.Revision, b.Revision))
 		if order == 0 {
 			order = cmp.Compare(content(a), content(b))
 		}

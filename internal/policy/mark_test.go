@@ -34,7 +34,9 @@ func TestNoTwoTargetsShareAnID(t *testing.T) {
 	names := rapid.OneOf(
 		rapid.StringOfN(rapid.RuneFrom([]rune("a.-/:")), 0, 3, -1),
 		rapid.SampledFrom([]string{"", "model", ".model.", "a.model.b", "backend.a", "organization.a", "é", strings.Repeat("x", 256), strings.Repeat("x", 255)}),
-		rapid.Custom(func(t *rapid.T) string { return strings.TrimPrefix(MarkID("", rapid.SampledFrom([]string{"a/b", "a:b"}).Draw(t, "m"), ""), "model.") }),
+		rapid.Custom(func(t *rapid.T) string {
+			return strings.TrimPrefix(MarkID("", rapid.SampledFrom([]string{"a/b", "a:b"}).Draw(t, "m"), ""), "model.")
+		}),
 	)
 	known := map[string][3]string{}
 	rapid.Check(t, func(t *rapid.T) {
@@ -144,7 +146,9 @@ backends: [{id: b}]
 func TestTheStrictestActiveMarkHolds(t *testing.T) {
 	now, err := time.Parse(time.RFC3339, noon)
 	must(t, err)
-	mark := func(id, fields string) string { return "---\nkind: Mark\nid: " + id + "\n" + strings.ReplaceAll(fields, "; ", "\n") + "\n" }
+	mark := func(id, fields string) string {
+		return "---\nkind: Mark\nid: " + id + "\n" + strings.ReplaceAll(fields, "; ", "\n") + "\n"
+	}
 	tests := []struct {
 		name, marks string
 		want        string // of umbrella's gpt, acme's gpt and acme's llama
