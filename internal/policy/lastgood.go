@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 )
 
@@ -208,9 +210,9 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 	if err := json.Unmarshal(file.Documents, &entries); err != nil {
 		return Snapshot{}, time.Time{}, fmt.Errorf("%s is not a last good file: %w", path, err)
 	}
-	for i, entry := range entries {
-		d, err := entry.document()
-		if err != nil {
+	documents, failures := decodeAll(entries)
+	for i, d := range documents {
+		if err := failures[i]; err != nil {
 			snapshot.Problems = append(snapshot.Problems, Problem{
 				File:    path,
 				Message: fmt.Sprintf("document %d was written by another version: %s", i+1, err),
@@ -220,6 +222,26 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 		snapshot.Documents = append(snapshot.Documents, d)
 	}
 	return check(snapshot), file.Saved, nil
+}
+
+// decodeAll reads the entries with all processors: a start waits for it. Valid documents are settled here; check tells of the others.
+func decodeAll(entries []lastGoodEntry) ([]Document, []error) {
+	documents, failures := make([]Document, len(entries)), make([]error, len(entries))
+	var workers sync.WaitGroup
+	share := len(entries)/runtime.GOMAXPROCS(0) + 1
+	for from := 0; from < len(entries); from += share {
+		workers.Go(func() {
+			for i := from; i < min(from+share, len(entries)); i++ {
+				d, err := entries[i].document()
+				if settled, found := settle(d); err == nil && len(found) == 0 {
+					d = settled
+				}
+				documents[i], failures[i] = d, err
+			}
+		})
+	}
+	workers.Wait()
+	return documents, failures
 }
 
 // lastGoodEntry is a Document in the file: another version may have written it.
