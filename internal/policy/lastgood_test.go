@@ -147,10 +147,10 @@ func TestALastGoodFileThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		source.next <- numbered(2)
 		time.Sleep(2 * time.Minute)
+		stop()
 		if tried != 6 || !strings.Contains(holds, `"max_concurrency":2,`) || log.count("cannot be saved") != 1 {
 			t.Error(tried, holds, log.text.String())
 		}
-		stop()
 	})
 }
 
