@@ -13,8 +13,10 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +40,29 @@ type house struct {
 	fleet   *fleet.Fleet
 	records string // the file of usage records
 	stop    context.CancelCauseFunc
+
+	documents []policy.Document
+	table     atomic.Pointer[policy.Table]
+}
+
+// mark makes marks all the marks that hold, in the fleet first, as the router does with every change.
+func (h *house) mark(marks ...policy.Mark) {
+	h.t.Helper()
+	documents := slices.Clip(h.documents)
+	backends := map[string]fleet.Mark{}
+	for i, m := range marks {
+		m.ID, m.Actor = fmt.Sprintf("internal-mark-%d", i), "internal-actor"
+		documents = append(documents, policy.Document{Mark: &m})
+		if m.Backend != "" {
+			backends[m.Backend] = fleet.Mark{State: m.State, Reason: m.Reason, Until: m.Until}
+		}
+	}
+	table := policy.Compile(policy.Snapshot{Documents: documents}, nil)
+	if problems := table.Problems(); len(problems) > 0 {
+		h.t.Fatal(problems)
+	}
+	h.fleet.SetMarks(backends)
+	h.table.Store(table)
 }
 
 // setting changes how a house is built.
@@ -50,6 +75,7 @@ type setting struct {
 	bodyMemory int64 // 64 MiB when 0
 	// How long clients may take; the default is 10 s for each.
 	bodyTimeout, writeTimeout time.Duration
+	log                       io.Writer // gets every line; nil: the test's own log gets what is a warning
 	noTable                   bool
 	components                func() []gateway.Component
 	draining                  func() bool
@@ -65,6 +91,9 @@ func (s setting) with(specs func(*fleet.Spec)) setting {
 func build(t *testing.T, set setting, backends ...string) *house {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if set.log != nil {
+		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, nil)))
+	}
 	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
 
 	var specs []fleet.Spec
@@ -90,12 +119,12 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	}
 	documents.WriteString(set.documents)
 	parsed, problems := policy.Parse("test.yaml", []byte(documents.String()))
-	table := policy.Compile(policy.Snapshot{Documents: parsed}, nil)
-	if len(problems)+len(table.Problems()) > 0 {
-		t.Fatal(problems, table.Problems())
+	if len(problems) > 0 {
+		t.Fatal(problems)
 	}
-	if set.noTable {
-		table = nil
+	h.documents = parsed
+	if !set.noTable {
+		h.mark()
 	}
 	if set.maxBody == 0 {
 		set.maxBody = 1 << 20
@@ -114,7 +143,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	recorder := usage.NewRecorder(log, usage.NewLines(h.records))
 	door := gateway.New(gateway.Options{
 		Logger: log, Keys: auth.Chain(auth.Development{Hint: set.hints}),
-		Table:   func() *policy.Table { return table },
+		Table:   h.table.Load,
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
 		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
 		Recorder:   recorder,
