@@ -77,7 +77,7 @@ func (e *Exhausted) Error() string { return "no backend is left: " + e.Reason() 
 
 // exhausted counts why. It is the concrete type behind the error that Next returns.
 func (p *Picker) exhausted(now time.Duration) error {
-	e := &Exhausted{Candidates: p.missing + len(p.entries), Missing: p.missing}
+	e := &Exhausted{Candidates: len(p.ask.Candidates), Missing: len(p.ask.Candidates) - len(p.entries)}
 	for i := range p.entries {
 		b := p.entries[i].backend
 		s := b.standing(now)

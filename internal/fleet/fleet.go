@@ -1,8 +1,9 @@
 // Package fleet knows the backends: which there are, how they are, how busy they are, and which one a request takes.
 //
-// Three voices speak on a backend, and each can take it out alone: active probes (unhealthy), the results of requests
-// (ejected) and the backend's own word that it is full (resting). A request asks a Picker, gets a Lease, and gives it
-// back with a Result. The lists of backends come as Specs; the documents behind them are not known here.
+// Four voices speak on a backend, and each can take it out alone: operators' marks (disabled, draining), active probes
+// (unhealthy), the results of requests (ejected) and the backend's own word that it is full (resting). A request asks a
+// Picker, gets a Lease, and gives it back with a Result. The lists of backends come as Specs, the marks with SetMarks; the
+// documents behind them are not known here.
 package fleet
 
 import (

@@ -125,7 +125,7 @@ func TestMarkedBackendsAreNeverForcedAndDoNotCountAsOut(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := fleetOf(t, 2)
-			for _, id := range strings.Split(test.ejected, "") {
+			for id := range strings.SplitSeq(test.ejected, "") {
 				finish(t, backend(t, f, id), 1, Result{Kind: Failed})
 			}
 			f.SetMarks(marked(test.marks))
@@ -133,6 +133,27 @@ func TestMarkedBackendsAreNeverForcedAndDoNotCountAsOut(t *testing.T) {
 				t.Errorf("gave %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// A mark may come between the choice of a backend and the lease.
+func TestAMarkedBackendGivesNoLease(t *testing.T) {
+	for marks, want := range map[string]bool{"a-": false, "a~": false, "a?": true, "": true} {
+		f := fleetOf(t, 1)
+		f.SetMarks(marked(marks))
+		a := backend(t, f, "a")
+		for _, force := range []bool{false, true} {
+			lease, ok := a.acquire(f.now(), 1, force)
+			if ok != want {
+				t.Errorf("%q: lease %t, want %t", marks, ok, want)
+			}
+			if ok {
+				lease.Done(Result{})
+			}
+		}
+		if n := a.InFlight(); n != 0 {
+			t.Errorf("%q: %d in flight", marks, n)
+		}
 	}
 }
 
@@ -163,14 +184,14 @@ func TestAMarkEndsByItself(t *testing.T) {
 					t.Errorf("%s: retry after %s", state, e.RetryAfter)
 				}
 			}
-			time.Sleep(time.Hour - 1)
+			time.Sleep(time.Hour - time.Nanosecond)
 			if got, _ := course(f, ask); strings.HasPrefix(got, "a") {
 				t.Errorf("%s: gave %s just before the end", state, got)
 			}
 			if s := backend(t, f, "a").Status(); s.Mark != mark {
 				t.Errorf("%s: status has %+v", state, s.Mark)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if got, _ := course(f, ask); got != "a b" {
 				t.Errorf("%s: gave %s at the end", state, got)
 			}

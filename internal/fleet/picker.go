@@ -49,7 +49,6 @@ type Picker struct {
 	fleet   *Fleet
 	ask     Ask
 	entries []entry
-	missing int // candidates that the fleet does not have
 
 	inline  [4]entry
 	options []option
@@ -79,11 +78,9 @@ func (f *Fleet) Picker(ask Ask) *Picker {
 	backends := *f.backends.Load()
 	for _, c := range ask.Candidates {
 		b := backends[c.Backend]
-		if b == nil {
-			p.missing++
-			continue
+		if b != nil {
+			p.entries = append(p.entries, entry{backend: b, weight: c.Weight, tier: c.Tier, degraded: c.Degraded})
 		}
-		p.entries = append(p.entries, entry{backend: b, weight: c.Weight, tier: c.Tier, degraded: c.Degraded})
 	}
 	return p
 }

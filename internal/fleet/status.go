@@ -6,23 +6,23 @@ import (
 
 // Status is a backend as an operator sees it. It holds the URL, so it is not for clients; it holds no secret.
 type Status struct {
-	ID       string        `json:"id"`
-	URL      string        `json:"url"`
-	Engine   string        `json:"engine,omitempty"`
-	State    string        `json:"state"`             // available, full, resting, ejected, unhealthy, draining, disabled
-	Since    time.Time     `json:"since,omitzero"`    // when it came into that state; being full does not count as one
-	Reason   string        `json:"reason,omitempty"`  // why it is not available; of a mark what the operator gave
-	Mark     Mark          `json:"mark,omitzero"`     // the operator's, as long as it holds
-	Probe    string        `json:"probe"`             // unknown, healthy, unhealthy
-	Probed   time.Time     `json:"probed"`            // the latest sign of life or death; zero: none yet
-	Listing  string        `json:"listing,omitempty"` // why its list of models could not be had
-	InFlight int64         `json:"in_flight"`         // what runs; from Fleet.Status also on what Apply has replaced under the id
-	Limit    int           `json:"max_concurrency,omitempty"`
-	Failures int           `json:"consecutive_failures"`
-	Ejected  time.Time     `json:"ejected_until,omitzero"`
-	Error    string        `json:"last_error,omitempty"` // what the latest probe found, or what it was ejected for; whatever its state
-	Back     time.Duration `json:"-"`                    // how long until it may be tried again, 0 when available or not known
-	Models   []Model       `json:"-"`
+	ID           string        `json:"id"`
+	URL          string        `json:"url"`
+	Engine       string        `json:"engine,omitempty"`
+	State        string        `json:"state"`             // available, full, resting, ejected, unhealthy, draining, disabled
+	Since        time.Time     `json:"since,omitzero"`    // when it came into that state; being full does not count as one
+	Reason       string        `json:"reason,omitempty"`  // why it is not available; of a mark what the operator gave
+	Mark         Mark          `json:"mark,omitzero"`     // the operator's, as long as it holds
+	Probe        string        `json:"probe"`             // unknown, healthy, unhealthy
+	Probed       time.Time     `json:"probed"`            // the latest sign of life or death; zero: none yet
+	Listing      string        `json:"listing,omitempty"` // why its list of models could not be had
+	InFlight     int64         `json:"in_flight"`         // what runs; from Fleet.Status also on what Apply has replaced under the id
+	Limit        int           `json:"max_concurrency,omitempty"`
+	Failures     int           `json:"consecutive_failures"`
+	EjectedUntil time.Time     `json:"ejected_until,omitzero"`
+	LastError    string        `json:"last_error,omitempty"` // what the latest probe found, or what it was ejected for; whatever its state
+	Back         time.Duration `json:"-"`                    // how long until it may be tried again, 0 when available or not known
+	Models       []Model       `json:"-"`
 }
 
 // Status describes the backend now.
@@ -31,21 +31,21 @@ func (b *Backend) Status() Status {
 	standing := b.standing(now)
 	spec := b.spec.Load()
 	s := Status{
-		ID:       b.id,
-		URL:      b.base.String(),
-		Engine:   spec.Engine,
-		State:    standing.String(),
-		Since:    wall(b.since(standing, now), now),
-		Mark:     b.markNow(now),
-		InFlight: b.inFlight.Load(),
-		Limit:    max(0, spec.MaxConcurrency),
-		Failures: int(b.failures.Load()),
-		Error:    b.lastError(),
-		Back:     b.back(standing, now),
-		Models:   b.Models(),
+		ID:        b.id,
+		URL:       b.base.String(),
+		Engine:    spec.Engine,
+		State:     standing.String(),
+		Since:     wall(b.since(standing, now), now),
+		Mark:      b.markNow(now),
+		InFlight:  b.inFlight.Load(),
+		Limit:     max(0, spec.MaxConcurrency),
+		Failures:  int(b.failures.Load()),
+		LastError: b.lastError(),
+		Back:      b.back(standing, now),
+		Models:    b.Models(),
 	}
 	if until := time.Duration(b.ejectedUntil.Load()); until > now {
-		s.Ejected = wall(until, now)
+		s.EjectedUntil = wall(until, now)
 	}
 	b.probing.mu.Lock()
 	s.Probe = probeState(b.probed.Load()).String()

@@ -97,7 +97,7 @@ func TestPeekForetellsNext(t *testing.T) {
 			}
 			after := f.Status()
 			for i := range before {
-				before[i].Since, after[i].Since, before[i].Ejected, after[i].Ejected = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+				before[i].Since, after[i].Since, before[i].EjectedUntil, after[i].EjectedUntil = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 				before[i].Back, after[i].Back = 0, 0
 			}
 			if diff := cmp.Diff(before, after); diff != "" {
@@ -168,8 +168,8 @@ func TestStatusSaysSinceWhen(t *testing.T) {
 		finish(t, a, 1, Result{Kind: Failed})
 		pass()
 		expect("ejected", at)
-		if s := a.Status(); !s.Ejected.Equal(at.Add(ejectBase)) || s.Error != "failed" {
-			t.Errorf("ejected until %s for %q", s.Ejected, s.Error)
+		if s := a.Status(); !s.EjectedUntil.Equal(at.Add(ejectBase)) || s.LastError != "failed" {
+			t.Errorf("ejected until %s for %q", s.EjectedUntil, s.LastError)
 		}
 		at = pass()
 		a.suffer("no")
@@ -181,8 +181,8 @@ func TestStatusSaysSinceWhen(t *testing.T) {
 		finish(t, a, 1, Result{Kind: Served})
 		pass()
 		expect("available", at)
-		if s := a.Status(); !s.Ejected.IsZero() || s.Error != "" {
-			t.Errorf("well, but ejected until %s for %q", s.Ejected, s.Error)
+		if s := a.Status(); !s.EjectedUntil.IsZero() || s.LastError != "" {
+			t.Errorf("well, but ejected until %s for %q", s.EjectedUntil, s.LastError)
 		}
 	})
 }

@@ -158,7 +158,7 @@ func TestACutEndsTheDial(t *testing.T) {
 					return nil, ctx.Err()
 				}
 				<-release
-				conn, err := net.Dial(network, address) //nolint:noctx // A dial that nothing stops.
+				conn, err := net.Dial(network, address) // Nothing stops it.
 				return &farewell{conn, closed}, err
 			}})
 			successor := make(chan Transport, 1)

@@ -51,14 +51,15 @@ func (l *lines) cut() {
 	}
 }
 
-// why names the cut where that is what closed a connection.
-func (l *lines) why(err error) error {
-	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, io.ErrClosedPipe) {
-		return err
-	}
+func (l *lines) isCut() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	return l.closed
+}
+
+// why names the cut where that is what closed a connection.
+func (l *lines) why(err error) error {
+	if (errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)) && l.isCut() {
 		return ErrCut
 	}
 	return err

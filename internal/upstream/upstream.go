@@ -178,7 +178,11 @@ func (s *standard) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, &DialRefusedError{Address: s.cfg.Address, Asked: r.URL.Scheme + "://" + r.URL.Host}
 	}
-	return s.Transport.RoundTrip(r)
+	response, err := s.Transport.RoundTrip(r)
+	if err != nil && r.Context().Err() == nil && !errors.Is(err, ErrCut) && s.lines.isCut() {
+		err = fmt.Errorf("%w: %w", ErrCut, err) // Of a head that is cut in two, net/http says that it is malformed.
+	}
+	return response, err
 }
 
 // guard returns a dialer that knows one address and gives up when open is cut. net/http asks it for the address that a
