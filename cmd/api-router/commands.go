@@ -30,6 +30,8 @@ Documentation of every setting: api-router check --settings`,
 		SuggestionsMinimumDistance: 2,
 	}
 	root.AddCommand(serveCommand(p, env), devCommand(p, env), simulateCommand(p), checkCommand(p, env), doctorCommand(p, env), versionCommand(p))
+	root.AddCommand(getCommand(p, env), applyCommand(p, env), deleteCommand(p, env), diffCommand(p, env), historyCommand(p, env), rollbackCommand(p, env),
+		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env))
 	return root
 }
 
@@ -92,6 +94,9 @@ func devCommand(p app.Process, env map[string]string) *cobra.Command {
 vLLM engines of its own, in this process: two that serve gpt-oss-20b and one that serves qwen3-8b. With --backend it stands
 before real engines: what they are and which models they serve is asked of them, and asked again until they answer.
 
+The documents are in a state book, a SQLite file in --data: what you apply through the admin API is still there at the next start.
+Backends are written anew at each start, because their addresses change.
+
 Any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID works. It is not for production: whoever reaches the listener can use it.`,
 		Example: `  api-router dev
   api-router dev --backend http://localhost:8000                        # vLLM
@@ -101,9 +106,10 @@ Any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID works. It is not
 	}
 	f := c.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "`ADDRESS` of the public listener; :8080 lets other machines in, 127.0.0.1:0 takes any free port")
+	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:8082", "`ADDRESS` of the admin listener, which only this machine can use; where the port is taken, another one is")
 	f.StringArrayVar(&o.Backends, "backend", nil, "`URL` of an engine to stand before, instead of simulated ones; may be given several times")
 	f.StringArrayVar(&o.BackendKeys, "backend-key", nil, "`KEY` that the engines want, as it is or as env:NAME; once for all of them, or once for each --backend in its order")
-	f.StringVar(&o.Data, "data", "", "`DIRECTORY` of the usage records (default: api-router in your cache directory)")
+	f.StringVar(&o.Data, "data", "", "`DIRECTORY` of the state book and the usage records (default: api-router in your cache directory)")
 	logFlags(c, &o.LogLevel, &o.LogFormat, p.Stderr, env)
 	c.RunE = func(c *cobra.Command, _ []string) error { return app.Dev(c.Context(), p, o) }
 	return c
@@ -160,7 +166,7 @@ func doctorCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Try everything that the configuration depends on",
-		Long: `Try the listener, the policies, the usage files and every backend, and print one line each: how it is and what to do. It
+		Long: `Try the listeners, the policy source, the admin tokens, the usage files and every backend, and print one line each: how it is and what to do. It
 changes nothing and may run beside the service. The exit code is 1 when something needs a person.`,
 		Example: `  api-router doctor --config /etc/api-router/config.yaml
   api-router doctor --policies ./policies`,

@@ -33,7 +33,10 @@ func TestHelpListsEveryCommandWithAnExample(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
-	for _, name := range []string{"serve", "dev", "simulate", "check", "doctor", "version", "completion"} {
+	for _, name := range []string{
+		"serve", "dev", "simulate", "check", "doctor", "seed", "get", "apply", "delete", "diff", "history", "rollback", "backend", "model",
+		"explain", "decisions", "version", "completion",
+	} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("the help does not list %s:\n%s", name, out)
 		}
@@ -78,6 +81,13 @@ func TestErrorsAreOneClearLineOnStandardError(t *testing.T) {
 		"log level":        {[]string{"dev", "--log-level", "loud"}, "debug, info, warn, error"},
 		"busy port of dev": {[]string{"dev", "--listen", listener.Addr().String(), "--data", t.TempDir()}, "--listen"},
 		"busy engine port": {[]string{"simulate", "--listen", listener.Addr().String()}, "--listen"},
+		"no kind":          {[]string{"get"}, "KIND is backends"},
+		"no id":            {[]string{"delete", "policy"}, "delete KIND ID"},
+		"no backend":       {[]string{"backend", "drain"}, "backend drain ID"},
+		"no target":        {[]string{"model", "disable"}, "--org"},
+		"output":           {[]string{"get", "policies", "-o", "xml"}, "table, yaml, json"},
+		"token":            {[]string{"get", "policies", "--token", "the-token-itself"}, "env:NAME"},
+		"server":           {[]string{"get", "policies", "--server", "nowhere"}, "http://host:port"},
 		"speed":            {[]string{"simulate", "--speed", "0"}, "--speed"},
 	} {
 		code, out, message := command(t, test.args...)

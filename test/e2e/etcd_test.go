@@ -1,0 +1,212 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+)
+
+const prefix = "/api-router/"
+
+// etcd is a real server in a process of its own.
+type etcd struct {
+	*process
+	path, dir  string
+	flags      []string
+	url, peers string
+	client     *clientv3.Client
+}
+
+// servers are the etcd programs that are here: the current release, and a distribution's.
+func servers() map[string]string {
+	found := map[string]string{}
+	if path, err := filepath.Abs("../../.tools/bin/etcd"); err == nil {
+		if _, err := os.Stat(path); err == nil {
+			found["current"] = path
+		}
+	}
+	if path, err := exec.LookPath("etcd"); err == nil {
+		found["distribution"] = path
+	}
+	return found
+}
+
+// onEach runs a test with every etcd program that is here.
+func onEach(t *testing.T, test func(t *testing.T, path string)) {
+	t.Helper()
+	found := servers()
+	for _, name := range []string{"current", "distribution"} {
+		t.Run(name, func(t *testing.T) {
+			if found[name] == "" {
+				lacking(t, `there is no etcd: "scripts/prepare etcd" builds the current one, and as root on Debian installs the distribution's`)
+			}
+			test(t, found[name])
+		})
+	}
+}
+
+// anyEtcd is one etcd program, the current one if it is here.
+func anyEtcd(t *testing.T) string {
+	t.Helper()
+	found := servers()
+	if found["current"] == "" && found["distribution"] == "" {
+		lacking(t, `there is no etcd: "scripts/prepare etcd" builds one`)
+	}
+	if found["current"] != "" {
+		return found["current"]
+	}
+	return found["distribution"]
+}
+
+func startEtcd(t *testing.T, path string) *etcd {
+	t.Helper()
+	e := &etcd{path: path, dir: t.TempDir(), url: "http://" + free(t), peers: "http://" + free(t)}
+	if help, _ := exec.CommandContext(t.Context(), path, "--help").CombinedOutput(); strings.Contains(string(help), "--unsafe-no-fsync") {
+		e.flags = append(e.flags, "--unsafe-no-fsync")
+	}
+	e.start(t)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{e.url}, DialTimeout: 0, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.client = client
+	t.Cleanup(func() { _ = client.Close() })
+	e.await(t)
+	return e
+}
+
+func (e *etcd) endpoint() string { return strings.TrimPrefix(e.url, "http://") }
+
+func (e *etcd) start(t *testing.T) {
+	t.Helper()
+	args := append([]string{
+		"--name=e", "--data-dir=" + e.dir, "--listen-client-urls=" + e.url, "--advertise-client-urls=" + e.url,
+		"--listen-peer-urls=" + e.peers, "--initial-advertise-peer-urls=" + e.peers, "--initial-cluster=e=" + e.peers,
+		"--log-level=error",
+	}, e.flags...)
+	e.process = start(t, e.path, nil, args...)
+}
+
+func (e *etcd) await(t *testing.T) {
+	t.Helper()
+	eventually(t, "etcd answers", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), prompt)
+		defer cancel()
+		_, err := e.client.Get(ctx, "health")
+		return err
+	})
+}
+
+func (e *etcd) kill() { e.end(syscall.SIGKILL) }
+
+// empty makes the next start one with a new, empty store.
+func (e *etcd) empty(t *testing.T) { e.dir = t.TempDir() }
+
+func (e *etcd) put(t *testing.T, key, value string) int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	response, err := e.client.Put(ctx, prefix+key, value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.Header.Revision
+}
+
+func (e *etcd) remove(t *testing.T, key string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	if _, err := e.client.Delete(ctx, prefix+key); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// route puts the backend north and a policy that sends the model to it alone.
+func (e *etcd) route(t *testing.T, url string) {
+	t.Helper()
+	e.put(t, "backends/north", `{"url":"`+url+`"}`)
+	e.point(t, "north")
+}
+
+func (e *etcd) point(t *testing.T, backend string) {
+	t.Helper()
+	e.put(t, "policies/global-"+model, `{"model":"`+model+`","backends":[{"id":"`+backend+`"}]}`)
+}
+
+// The ways in which an endpoint can be dead.
+var deaths = map[string]func(*testing.T) string{
+	"refused":     free,
+	"SYN dropped": saturated,
+	"silent":      silent,
+	"resetting":   resetting,
+	"NXDOMAIN":    func(*testing.T) string { return "etcd.invalid:2379" },
+}
+
+// saturated is an address whose queue of new connections is full: the kernel drops further SYNs, as a firewall would.
+func saturated(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*syscall.SockaddrInet4).Port}
+	for range 64 {
+		c, err := net.DialTimeout("tcp", at.String(), 200*time.Millisecond)
+		if err != nil {
+			return at.String()
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the queue of connections never fills")
+	return ""
+}
+
+// silent accepts and never says a word.
+func silent(t *testing.T) string { return acceptor(t, func(net.Conn) {}) }
+
+// resetting accepts and resets.
+func resetting(t *testing.T) string {
+	return acceptor(t, func(c net.Conn) {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	})
+}
+
+func acceptor(t *testing.T, then func(net.Conn)) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { _ = c.Close() })
+			then(c)
+		}
+	}()
+	return l.Addr().String()
+}
