@@ -119,7 +119,7 @@ func showProblems(problems []policy.Problem) []adminapi.Problem {
 
 func showBackend(s fleet.Status) adminapi.Backend {
 	b := adminapi.Backend{
-		ID: s.ID, URL: s.URL, Engine: s.Engine, State: s.State, Since: s.Since, Reason: s.Reason, LastError: s.Error,
+		ID: s.ID, URL: s.URL, Engine: s.Engine, State: s.State, Since: s.Since, Reason: s.Reason, LastError: s.LastError,
 		Probe: s.Probe, Probed: s.Probed, InFlight: s.InFlight, MaxConcurrency: s.Limit, ConsecutiveFailures: s.Failures,
 	}
 	if s.Mark.State != "" {
