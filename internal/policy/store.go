@@ -149,7 +149,8 @@ func (s *Store) Run(ctx context.Context) error {
 	s.due = time.NewTimer(0)
 	s.due.Stop()
 	defer s.due.Stop()
-	defer s.saver.start()()
+	endSaving := s.saver.start()
+	defer endSaving()
 	pause := firstPause
 	for ctx.Err() == nil {
 		begun := time.Now()
