@@ -7,13 +7,13 @@ import (
 
 // fleet answers what the router serves by: the table in short, and every backend.
 func (a *Admin) fleet(*call) (reply, error) {
-	answer := adminapi.Fleet{Backends: []adminapi.Backend{}}
-	if t := a.Table(); t != nil {
+	answer, s := adminapi.Fleet{Backends: []adminapi.Backend{}}, sight{table: a.Table()}
+	if t := s.table; t != nil {
 		answer.Revision, answer.Origin, answer.Since = t.Revision(), t.Origin(), t.LoadedAt()
 		answer.Policies, answer.Problems = t.Routes(), len(t.Problems())
 	}
 	for _, b := range a.Fleet() {
-		answer.Backends = append(answer.Backends, showBackend(b))
+		answer.Backends = append(answer.Backends, s.backend(b))
 	}
 	return reply{body: answer}, nil
 }

@@ -128,7 +128,8 @@ func (g *guesses) place(from netip.Addr) *time.Time {
 func (g *guesses) wait(from netip.Addr, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return max(0, g.place(from).Sub(now)-(guessBurst-1)*guessEvery)
+	owed := max(0, g.place(from).Sub(now))
+	return max(0, owed-(guessBurst-1)*guessEvery)
 }
 
 // wrong notes a wrong token.

@@ -59,7 +59,7 @@ func (a *Admin) view(s sight, stored policy.Stored) adminapi.Document {
 		Status: s.status(stored, problems), Content: showable(stored.Content), Problems: showProblems(problems),
 	}
 	if status, ok := s.backends[stored.ID]; ok && stored.Kind == policy.KindBackend {
-		d.Backend = new(showBackend(status))
+		d.Backend = new(s.backend(status))
 	}
 	return d
 }
@@ -117,15 +117,20 @@ func showProblems(problems []policy.Problem) []adminapi.Problem {
 	return shown
 }
 
-func showBackend(s fleet.Status) adminapi.Backend {
-	b := adminapi.Backend{
-		ID: s.ID, URL: s.URL, Engine: s.Engine, State: s.State, Since: s.Since, Reason: s.Reason, LastError: s.LastError,
-		Probe: s.Probe, Probed: s.Probed, InFlight: s.InFlight, MaxConcurrency: s.Limit, ConsecutiveFailures: s.Failures,
+// backend is what the fleet says of a backend, with the whole mark: the fleet knows only what it has to heed.
+func (s sight) backend(b fleet.Status) adminapi.Backend {
+	shown := adminapi.Backend{
+		ID: b.ID, URL: b.URL, Engine: b.Engine, State: b.State, Since: b.Since, Reason: b.Reason, LastError: b.LastError,
+		EjectedUntil: b.EjectedUntil, Probe: b.Probe, Probed: b.Probed, InFlight: b.InFlight, MaxConcurrency: b.Limit, ConsecutiveFailures: b.Failures,
 	}
-	if s.Mark.State != "" {
-		b.Mark = &adminapi.Mark{Backend: s.ID, State: s.Mark.State, Reason: s.Mark.Reason, Until: s.Mark.Until}
+	if b.Mark.State == "" {
+		return shown
 	}
-	return b
+	shown.Mark = &adminapi.Mark{Backend: b.ID, State: b.Mark.State, Reason: b.Mark.Reason, Until: b.Mark.Until}
+	if d, ok := s.find(policy.KindMark, policy.MarkID(b.ID, "", "")); ok && d.Mark.State == b.Mark.State {
+		shown.Mark = new(adminapi.Mark(*d.Mark))
+	}
+	return shown
 }
 
 func showChange(c policy.Change) adminapi.Change {

@@ -42,9 +42,10 @@ type Backend struct {
 	Since  time.Time `json:"since,omitzero"`
 	Reason string    `json:"reason,omitempty"` // why it is not available
 	// LastError is what the latest probe found, or what it was ejected for.
-	LastError string `json:"last_error,omitempty"`
-	Mark      *Mark  `json:"mark,omitempty"`
-	Probe     string `json:"probe"` // unknown, healthy, unhealthy
+	LastError    string    `json:"last_error,omitempty"`
+	EjectedUntil time.Time `json:"ejected_until,omitzero"`
+	Mark         *Mark     `json:"mark,omitempty"`
+	Probe        string    `json:"probe"` // unknown, healthy, unhealthy
 	// Probed is the latest sign of life or death.
 	Probed   time.Time `json:"probed,omitzero"`
 	InFlight int64     `json:"in_flight"`
