@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,13 +22,15 @@ const (
 	maxLastGoodFile = 256 << 20
 )
 
-// lastGood is the file that carries the documents in force over a restart. It holds references to secrets, no secrets.
+// lastGood is the beginning of the file that carries the documents in force over a restart. What follows are the documents, as the
+// last field of one JSON object. The file holds references to secrets, no secrets.
 type lastGood struct {
-	Format    int             `json:"format"`
-	Saved     time.Time       `json:"saved"`
-	Checksum  string          `json:"checksum"` // of the bytes of Documents
-	Documents json.RawMessage `json:"documents"`
+	Format   int       `json:"format"`
+	Saved    time.Time `json:"saved"`
+	Checksum string    `json:"checksum"` // of the bytes of the documents
 }
+
+const documentsField = `,"documents":`
 
 func checksum(content []byte) string {
 	sum := sha256.Sum256(content)
@@ -36,8 +39,8 @@ func checksum(content []byte) string {
 
 // sealed is the content of a last good file. documents is JSON.
 func sealed(documents []byte, now time.Time) []byte {
-	content := fmt.Appendf(make([]byte, 0, len(documents)+256), `{"format":%d,"saved":%q,"checksum":%q,"documents":`,
-		lastGoodFormat, now.UTC().Format(time.RFC3339), checksum(documents))
+	content := fmt.Appendf(make([]byte, 0, len(documents)+256), `{"format":%d,"saved":%q,"checksum":%q%s`,
+		lastGoodFormat, now.UTC().Format(time.RFC3339), checksum(documents), documentsField)
 	return append(append(content, documents...), '}')
 }
 
@@ -196,18 +199,24 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 	if err != nil {
 		return Snapshot{}, time.Time{}, err
 	}
+	head, tail, _ := bytes.Cut(content, []byte(documentsField)) // The whole is not decoded twice: a start waits for this.
+	list, whole := bytes.CutSuffix(tail, []byte("}"))
 	var file lastGood
-	if err := json.Unmarshal(content, &file); err != nil {
+	err = json.Unmarshal(append(slices.Clip(head), '}'), &file)
+	if err == nil && !whole {
+		err = errors.New("it holds no documents")
+	}
+	if err != nil {
 		return Snapshot{}, time.Time{}, fmt.Errorf("%s is not a last good file: %w", path, err)
 	}
 	if file.Format != lastGoodFormat {
 		return Snapshot{}, time.Time{}, fmt.Errorf("%s has format %d, this version reads %d", path, file.Format, lastGoodFormat)
 	}
-	if checksum(file.Documents) != file.Checksum {
+	if checksum(list) != file.Checksum {
 		return Snapshot{}, time.Time{}, fmt.Errorf("%s is damaged: its checksum does not match", path)
 	}
 	var entries []lastGoodEntry
-	if err := json.Unmarshal(file.Documents, &entries); err != nil {
+	if err := json.Unmarshal(list, &entries); err != nil {
 		return Snapshot{}, time.Time{}, fmt.Errorf("%s is not a last good file: %w", path, err)
 	}
 	documents, failures := decodeAll(entries)
