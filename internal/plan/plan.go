@@ -96,12 +96,12 @@ func (d *Decider) find(table *policy.Table, ask Ask) (*Plan, error) {
 // begin takes the first route, or says which mark leaves none.
 func (p *Plan) begin() error {
 	_, mark := p.model(0)
-	if mark.State == policy.Disabled {
-		return p.withdrawn(&mark)
+	if state(mark) == policy.Disabled {
+		return p.withdrawn(mark)
 	}
 	route := p.turn()
 	if route == nil { // Only a mark keeps the model itself from having its turn.
-		return p.withdrawn(&mark)
+		return p.withdrawn(mark)
 	}
 	p.walk(route)
 	return nil

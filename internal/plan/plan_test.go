@@ -382,7 +382,7 @@ func BenchmarkDecideAndNext(b *testing.B) {
 	d := &Decider{Fleet: fleetFor(b, table)}
 	b.ReportAllocs()
 	for b.Loop() {
-		p, err := d.Decide(table, Ask{Organization: "o", KeyID: "k", Model: "large"})
+		p, err := d.Decide(table, Ask{Organization: "o", KeyID: "k", Model: "large", At: asked})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -45,10 +45,7 @@ func (x *explainer) routes(turns []*policy.Route) {
 			continue
 		}
 		r := matched(route, name)
-		r.Fallback = n > 0
-		if mark.State != "" {
-			r.Mark = &mark
-		}
+		r.Fallback, r.Mark = n > 0, mark
 		if !slices.ContainsFunc(x.Routes, func(other Route) bool { return other.Turn > 0 && other.Policy == r.Policy }) {
 			r.Turn = 1 + slices.Index(turns, route)
 		}
@@ -85,16 +82,12 @@ func (x *explainer) absent(name string) Route {
 
 // place says why a route has its turn where it has it, or has none.
 func (x *explainer) place(r *Route) {
-	state := ""
-	if r.Mark != nil {
-		state = r.Mark.State
-	}
-	switch {
-	case state == policy.Disabled:
+	switch is := state(r.Mark); {
+	case is == policy.Disabled:
 		r.Why += "; an operator has switched it off"
-	case state == policy.Draining:
+	case is == policy.Draining:
 		r.Why += "; an operator is draining it"
-	case state == policy.Degraded:
+	case is == policy.Degraded:
 		r.Why += "; it is degraded: behind all that are not"
 	case r.Fallback && r.Turn == 0 && x.withdrawn():
 		r.Why += "; no fallback model stands in for a model that is switched off"
@@ -106,7 +99,7 @@ func (x *explainer) place(r *Route) {
 // withdrawn reports whether the model itself is switched off.
 func (x *explainer) withdrawn() bool {
 	_, mark := x.plan.model(0)
-	return mark.State == policy.Disabled
+	return state(mark) == policy.Disabled
 }
 
 // candidates describes the backends of a route.

@@ -25,10 +25,11 @@ func (p *Plan) turn() *policy.Route {
 			n := o.next
 			o.next++
 			route, mark := p.model(n)
+			is := state(mark)
 			switch {
 			case route == nil || slices.Contains(o.walked, route.Model):
-			case mark.State == policy.Disabled || mark.State == policy.Draining:
-			case (mark.State == policy.Degraded) == o.last:
+			case is == policy.Disabled || is == policy.Draining:
+			case (is == policy.Degraded) == o.last:
 				if n > 0 {
 					o.substituted = true
 					o.walked = append(o.walked, route.Model)
@@ -46,19 +47,29 @@ func (p *Plan) turn() *policy.Route {
 	}
 }
 
-// model is what the n-th turn is about: its route, and the mark that holds for it. There is none for a fallback model that is the
-// model itself, that does not exist, or that this caller cannot use.
-func (p *Plan) model(n int) (*policy.Route, policy.Mark) {
+// model is what the n-th turn is about: its route, and the mark that holds for it, nil where none does. There is no route for a
+// fallback model that is the model itself, that does not exist, or that this caller cannot use.
+func (p *Plan) model(n int) (*policy.Route, *policy.Mark) {
 	route := p.Route
 	if n > 0 {
 		var ok bool
 		route, ok = p.table.Lookup(p.ask.Organization, p.Route.FallbackModels[n-1], p.ask.KeyID)
 		if !ok || route.Model == p.Model || !Serves(route, p.ask.Organization, p.ask.KeyID) {
-			return nil, policy.Mark{}
+			return nil, nil
 		}
 	}
-	mark, _ := p.table.Mark(route, p.ask.Organization, p.ask.At)
-	return route, mark
+	if mark, ok := p.table.Mark(route, p.ask.Organization, p.ask.At); ok {
+		return route, new(mark) // A copy, so that only a mark that is there costs memory.
+	}
+	return route, nil
+}
+
+// state is what a mark puts its target in; "" for none.
+func state(mark *policy.Mark) string {
+	if mark == nil {
+		return ""
+	}
+	return mark.State
 }
 
 // works reports whether a backend of route could take this request now.
