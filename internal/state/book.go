@@ -85,7 +85,7 @@ func (b *Book) Write(ctx context.Context, change policy.Write) (policy.Stored, e
 	if err != nil {
 		return policy.Stored{}, b.failed(ctx, err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after a commit there is nothing to roll back, and before it there is already an error
+	defer tx.Rollback()
 	stored, changed, err := apply(ctx, tx, change)
 	if err != nil {
 		return policy.Stored{}, b.failed(ctx, err)
@@ -215,6 +215,14 @@ func value(content []byte) (v any, err error) {
 	return v, err
 }
 
+const (
+	entryColumns  = "SELECT revision, action, kind, id, before_content, after_content, actor, reason, made_at FROM change "
+	newestFirst   = " ORDER BY revision DESC LIMIT $1"
+	historyOfAll  = entryColumns + newestFirst
+	historyOfKind = entryColumns + "WHERE kind = $2" + newestFirst
+	historyOfOne  = entryColumns + "WHERE kind = $2 AND id = $3" + newestFirst
+)
+
 // History is policy.Book's. It gives at most 1,000 entries, and so many for a limit of 0.
 func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
 	db, ctx, leave, err := b.enter(ctx)
@@ -225,15 +233,14 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit i
 	if limit <= 0 {
 		limit = maxDocumentHistory
 	}
-	where, args := "", []any{min(limit, maxDocumentHistory)}
+	query, args := historyOfAll, []any{min(limit, maxDocumentHistory)}
 	if kind != "" {
-		where, args = "WHERE kind = $2", append(args, kind)
+		query, args = historyOfKind, append(args, kind)
 		if id != "" {
-			where, args = "WHERE kind = $2 AND id = $3", append(args, id)
+			query, args = historyOfOne, append(args, id)
 		}
 	}
-	rows, err := db.read.QueryContext(ctx, `SELECT revision, action, kind, id, before_content, after_content, actor, reason, made_at
-		FROM change `+where+" ORDER BY revision DESC LIMIT $1", args...)
+	rows, err := db.read.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, b.failed(ctx, err)
 	}

@@ -26,8 +26,8 @@ func (b *Book) explain(err error) error {
 	}
 	switch failure.Code() & 0xff { // The rest of the code is detail.
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
-		return final{fmt.Errorf("the state book %s is damaged: put a backup in its place, or move it (with its -wal and -shm files) away and "+
-			"seed the documents into a new one: %w", b.path, err)}
+		return final{fmt.Errorf("the state book %s is damaged: move it away together with its -wal and -shm files, then put a backup in its place, "+
+			"or restart and seed the documents into a new one: %w", b.path, err)}
 	case sqlite3.SQLITE_FULL:
 		return fmt.Errorf("there is no space left for the state book %s, and the change was not made: %w", b.path, err)
 	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN:

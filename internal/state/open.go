@@ -1,7 +1,6 @@
 package state
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -43,31 +42,29 @@ func (d *database) close() error { return errors.Join(d.read.Close(), d.write.Cl
 // run opens the file and looks after it until the book is closed.
 func (b *Book) run() {
 	defer close(b.ended)
-	pause := firstPause
-	for opened := false; ; {
+	pause, opened, said := firstPause, false, ""
+	for {
 		db, err := b.open(opened)
 		if err == nil {
-			opened, pause = true, firstPause
+			pause, opened, said = firstPause, true, ""
 			b.logger.Info("the state book is open", "path", b.path)
 			b.set(db, nil)
 			err = b.lookAfter(db)
 			b.set(nil, err)
-			if closed := db.close(); closed != nil {
-				b.logger.Warn("the state book was not closed cleanly; nothing that was written is lost", "path", b.path, "error", closed)
+			if failure := db.close(); failure != nil {
+				b.logger.Warn("the state book was not closed cleanly; nothing that was written is lost", "path", b.path, "error", failure)
 			}
 		}
 		if b.life.Err() != nil {
 			b.set(nil, errClosed)
 			return
 		}
-		if _, was, _ := b.current(); was == nil || was.Error() != err.Error() || opened {
+		if said != err.Error() {
+			said = err.Error()
 			b.logger.Warn("the state book cannot be used; it is tried again", "path", b.path, "error", err)
 		}
 		b.set(nil, err)
-		select {
-		case <-b.life.Done():
-		case <-time.After(pause/2 + rand.N(pause/2)):
-		}
+		wait(b.life, pause/2+rand.N(pause/2))
 		pause = min(2*pause, longestPause)
 	}
 }
@@ -108,7 +105,10 @@ func (b *Book) touch(before bool) (fs.FileInfo, error) {
 		if err := os.MkdirAll(filepath.Dir(b.path), 0o700); err != nil {
 			return nil, fmt.Errorf("the directory of the state book cannot be made: %w", err)
 		}
-		file, err := os.OpenFile(b.path, os.O_RDWR|os.O_CREATE, 0o600)
+		file, err := os.OpenFile(b.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) { // Another process was faster.
+			return os.Stat(b.path)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("the state book cannot be made: %w", err)
 		}
@@ -121,7 +121,7 @@ func (b *Book) touch(before bool) (fs.FileInfo, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the state book cannot be opened: %w", err)
 	case !found.Mode().IsRegular():
-		return nil, fmt.Errorf("the state book %s is not a file", b.path)
+		return nil, final{fmt.Errorf("the state book %s is not a file", b.path)}
 	}
 	return found, nil
 }
@@ -219,7 +219,7 @@ func (b *Book) lookAfter(db *database) error {
 		case <-timer.C:
 		}
 		if found, err := os.Stat(b.path); err != nil || !os.SameFile(found, db.file) {
-			return cmp.Or(err, fmt.Errorf("the file of the state book %s was replaced: it is opened anew", b.path))
+			return fmt.Errorf("what is at %s is no longer the state book that was opened", b.path)
 		}
 		now, err := b.dataVersion(conn)
 		if err != nil {

@@ -149,10 +149,10 @@ func (b *Book) notify() {
 }
 
 // current is the database, or why there is none (perhaps neither yet), and what is closed when that or a document changes.
-func (b *Book) current() (*database, error, <-chan struct{}) {
+func (b *Book) current() (*database, <-chan struct{}, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.db, b.failure, b.changed
+	return b.db, b.changed, b.failure
 }
 
 // enter waits for the database and gives a context that ends with the caller's, with the book, and after patience. leave goes with it.
@@ -161,7 +161,7 @@ func (b *Book) enter(ctx context.Context) (db *database, bounded context.Context
 	stop := context.AfterFunc(b.life, cancel)
 	leave = func() { stop(); cancel() }
 	for {
-		db, failure, changed := b.current()
+		db, changed, failure := b.current()
 		switch {
 		case b.life.Err() != nil:
 			leave()

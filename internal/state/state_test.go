@@ -48,6 +48,8 @@ func TestSuite(t *testing.T) {
 			},
 			Put: func(t testing.TB, kind policy.Kind, id string, content []byte) {
 				t.Helper()
+				_, err := book.Read(waits(t), policy.KindBackend, "") // Until it is open.
+				must(t, err)
 				byHand(t, path, kind, id, content)
 			},
 			Stop:  func(t testing.TB) { t.Helper(); must(t, os.Rename(path, path+".away")) },

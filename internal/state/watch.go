@@ -19,7 +19,7 @@ const rest = 20 * time.Millisecond
 func (b *Book) Watch(ctx context.Context, publish func(policy.Snapshot)) error {
 	v := view{origin: "state book " + b.path}
 	for {
-		db, failure, changed := b.current()
+		db, changed, failure := b.current()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -90,7 +90,7 @@ func (v *view) look(ctx context.Context, db *database) (differs bool, err error)
 	if err != nil {
 		return false, err
 	}
-	defer tx.Rollback() //nolint:errcheck // it only reads
+	defer tx.Rollback()
 	var revision int64
 	if err := tx.QueryRowContext(ctx, "SELECT value FROM counter WHERE name = 'revision'").Scan(&revision); err != nil {
 		return false, err

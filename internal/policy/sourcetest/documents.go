@@ -47,10 +47,10 @@ func badDocuments(t *testing.T, p Place) {
 		{"another id than its key", policy.KindBackend, "mine", string(backend("yours", 1)), 0, true},
 		{"a list", policy.KindBackend, "list", "[1,2]", 0, true},
 	} {
+		if test.keyed && p.Keyless {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
-			if test.keyed && p.Keyless {
-				t.Skip("not for this place: its documents have no keys")
-			}
 			p.putRaw(t, test.kind, test.id, json.RawMessage(test.content))
 			var found policy.Problem
 			s := f.until(t, "the problem", func(s policy.Snapshot) bool {

