@@ -174,8 +174,8 @@ func TestWhatCannotBeUsedIsRefusedWithEveryProblem(t *testing.T) {
 		"another id":    {"/backends/c", backendA, []string{`id`}},
 		"another kind":  {"/policies/a", backendA, []string{`kind`}},
 		"two documents": {"/backends/c", "url: http://127.0.0.1:1\n---\nurl: http://127.0.0.1:2\n", []string{"second document"}},
-		"an unknown backend": {"/policies/q", `{"model":"other","backends":[{"id":"from-the-enviroment"}]}`, []string{
-			`backend "from-the-enviroment" does not exist; did you mean from-the-environment?`,
+		"an unknown backend": {"/policies/q", `{"model":"other","backends":[{"id":"from-the-environmentt"}]}`, []string{
+			`backend "from-the-environmentt" does not exist; did you mean from-the-environment?`,
 		}},
 		"a model that is routed": {"/policies/q", `{"model":"alias","backends":[{"id":"a"}]}`, []string{
 			`RoutingPolicy`, `model "alias" of organization "*" is already routed`,

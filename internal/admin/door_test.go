@@ -69,7 +69,7 @@ func TestBodiesAndParametersAreReadStrictly(t *testing.T) {
 		"nothing":                 {"PUT", "/backends/a", " ", nil, 400, "empty"},
 		"too much":                {"PUT", "/backends/a", strings.Repeat("#", maxDocumentBody+1), nil, 413, "1024 KiB"},
 		"a large document":        {"PUT", "/backends/a", "labels: {a: " + strings.Repeat("b", 300<<10) + "}", nil, 400, "larger than 256 KiB"},
-		"an unknown parameter":    {"GET", "/backends?invlid=true", "", nil, 400, "known are invalid"},
+		"an unknown parameter":    {"GET", "/backends?invalids=true", "", nil, 400, "known are invalid"},
 		"a parameter too many":    {"GET", "/fleet?limit=1", "", nil, 400, "takes no parameters"},
 		"a parameter twice":       {"GET", "/audit?limit=1&limit=2", "", nil, 400, "more than once"},
 		"a flag that is none":     {"GET", "/backends?invalid=yes", "", nil, 400, "true or false"},

@@ -94,7 +94,7 @@ func TestExplainRefusesWhatItCannotRead(t *testing.T) {
 		`{"model":"m","endpoint":"/v1/completions"}`:                "there is none",
 		`{"endpoint":"/v1/images","body":{}}`:                       "endpoint must be one of",
 		`{"model":"n","body":{"model":"m","messages":[{"a":"b"}]}}`: "differ",
-		`{"modle":"m"}`:          "modle",
+		`{"models":"m"}`:         "models",
 		`{"model":1}`:            "wrong type",
 		`{"model":"m"} {}`:       "more than one",
 		`{"model":"m"`:           "ends too early",
@@ -133,8 +133,8 @@ func TestTheExplanationIsPassedOnWhole(t *testing.T) {
 		}
 	}
 	full := func(v reflect.Value) { // Every field that is set must arrive.
-		for i := range v.NumField() {
-			switch f := v.Field(i); f.Kind() {
+		for _, f := range v.Fields() {
+			switch f.Kind() {
 			case reflect.String:
 				f.SetString("x")
 			case reflect.Int, reflect.Int64:

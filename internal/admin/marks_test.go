@@ -83,7 +83,7 @@ func TestMarksThatCannotBeMeantAreRefused(t *testing.T) {
 		`{"backend":"a","state":"draining","until":"2020-01-01T00:00:00Z"}`:                       {400, "over already"},
 		`{"backend":"a","state":"draining","untl":"2999-01-01T00:00:00Z"}`:                        {400, "untl"},
 		`{"backend":"a","state":"draining","reason":"two\nlines"}`:                                {400, "one line"},
-		`{"backend":"from-the-enviroment","state":"draining"}`:                                    {404, `does not exist; did you mean from-the-environment?`},
+		`{"backend":"from-the-environmentt","state":"draining"}`:                                  {404, `does not exist; did you mean from-the-environment?`},
 		`{"model":"aliass","state":"draining"}`:                                                   {404, `did you mean alias?`},
 		`{"model":"other","organization":"acme","state":"draining"}`:                              {404, `does not exist`},
 		`{"organization":"*","state":"draining"}`:                                                 {400, "for all of them, leave it out"},

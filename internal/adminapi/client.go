@@ -94,6 +94,9 @@ func New(options Options) (*Client, error) {
 // Server is the URL that is asked.
 func (c *Client) Server() string { return c.server }
 
+// Close closes the connections that are idle. The client can be used on.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
 // request is one call.
 type request struct {
 	method string
