@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -19,15 +20,23 @@ import (
 // dev runs app.Dev until the test ends and returns its standard output.
 func dev(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer) {
 	t.Helper()
-	stdout, stderr = new(syncBuffer), new(syncBuffer)
-	ctx, cancel := contextFor(t)
-	done := make(chan error, 1)
-	o.Listen, o.AdminListen, o.LogLevel, o.LogFormat = "127.0.0.1:0", "127.0.0.1:0", "debug", "text"
+	o.AdminListen = "127.0.0.1:0"
 	if o.Data == "" {
 		o.Data = t.TempDir()
 	}
+	stdout, stderr, _ = devUntil(t, o)
+	return stdout, stderr
+}
+
+// devUntil runs app.Dev until end is called, or the test ends.
+func devUntil(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer, end func()) {
+	t.Helper()
+	stdout, stderr = new(syncBuffer), new(syncBuffer)
+	ctx, cancel := contextFor(t)
+	done := make(chan error, 1)
+	o.Listen, o.LogLevel, o.LogFormat = "127.0.0.1:0", "debug", "text"
 	go func() { done <- app.Dev(ctx, app.Process{Version: "test", Stdout: stdout, Stderr: stderr}, o) }()
-	t.Cleanup(func() {
+	end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("dev ended with %v", err)
@@ -36,7 +45,8 @@ func dev(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer) {
 			t.Logf("standard error: %s", stderr)
 		}
 	})
-	return stdout, stderr
+	t.Cleanup(end)
+	return stdout, stderr, end
 }
 
 // lastLine waits for the call that dev prints at the end.

@@ -12,6 +12,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
 )
 
 // etcd is a real server in a process of its own.
@@ -56,7 +58,7 @@ func startEtcd(t *testing.T) *etcd {
 func (e *etcd) start(t *testing.T) {
 	t.Helper()
 	url := "http://" + e.address
-	e.process = exec.Command(e.binary, "--name", "t", "--data-dir", filepath.Join(e.dir, "data"), "--unsafe-no-fsync", "--log-level", "error", //nolint:noctx // kill ends it.
+	e.process = exec.Command(e.binary, "--name", "t", "--data-dir", filepath.Join(e.dir, "data"), "--unsafe-no-fsync", "--log-level", "error",
 		"--listen-client-urls", url, "--advertise-client-urls", url,
 		"--listen-peer-urls", e.peer, "--initial-advertise-peer-urls", e.peer, "--initial-cluster", "t="+e.peer)
 	e.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -114,4 +116,15 @@ func within(t *testing.T, what string, is func() bool) {
 	if took > 10*soon {
 		t.Errorf("%s took %s", what, took)
 	}
+}
+
+// etcdBook is the book of flags, as another router has it.
+func etcdBook(t *testing.T, flags map[string]string) *etcdpolicy.Book {
+	t.Helper()
+	b, err := etcdpolicy.New(etcdpolicy.Config{Endpoints: []string{flags["policy.etcd.endpoints"]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	return b
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"testing"
+
+	"github.com/ai-aas/api-router/internal/simengine"
 )
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
@@ -56,4 +58,10 @@ func closed(t *testing.T) string {
 	}
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
+}
+
+// simulatedModel starts an engine with one model.
+func simulatedModel(t *testing.T, model string) string {
+	t.Helper()
+	return simulated(t, simengine.Config{Speed: 100, Models: []simengine.Model{{ID: model}}})
 }

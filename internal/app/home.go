@@ -9,9 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
 )
+
+// bookWithin bounds how long dev waits for its state book: a file of its own, which nobody else has open.
+const bookWithin = 3 * time.Second
 
 // home is the directory where dev keeps what outlasts it: the state book and the usage records.
 type home struct {
@@ -83,9 +87,9 @@ func (h *home) book(ctx context.Context, documents []policy.Document) (*place, e
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, keepWithin)
-	defer cancel()
-	err = p.wait(ctx)
+	opening, cancel := context.WithTimeout(ctx, bookWithin)
+	err = p.wait(opening)
+	cancel()
 	if err == nil {
 		err = (&keeper{log: h.log, book: p.book}).keep(ctx, documents)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/ai-aas/api-router/internal/policy"
 )
 
-// devActor is what the history calls dev where it wrote a document by itself.
-const devActor = "dev"
+// devActor is what the history calls dev where it wrote a document by itself: not what it calls a user without a token.
+const devActor = "api-router"
 
 // keepWithin bounds one pass of a keeper over its book.
 const keepWithin = 15 * time.Second
@@ -98,9 +98,10 @@ func (k *keeper) mine(ctx context.Context, kind policy.Kind, id string) (bool, e
 func (k *keeper) follow(source policy.Source) func(context.Context) error {
 	return func(ctx context.Context) error {
 		snapshots := make(chan policy.Snapshot, 1)
-		watched := make(chan error, 1)
+		watched := make(chan struct{})
 		go func() {
-			watched <- source.Watch(ctx, func(s policy.Snapshot) {
+			defer close(watched)
+			_ = source.Watch(ctx, func(s policy.Snapshot) {
 				select {
 				case <-snapshots:
 				default:
@@ -108,7 +109,7 @@ func (k *keeper) follow(source policy.Source) func(context.Context) error {
 				snapshots <- s // There is room: only this goroutine sends.
 			})
 		}()
-		defer func() { _ = <-watched }() // It ends with ctx, and that is why.
+		defer func() { <-watched }()
 		for {
 			select {
 			case <-ctx.Done():
