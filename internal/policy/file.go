@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -43,7 +44,9 @@ func Load(path string) (Snapshot, error) {
 }
 
 type fileSource struct {
-	path   string
+	path string
+
+	mu     sync.Mutex            // of read: several may watch at once
 	parsed map[string]parsedFile // by path: what the last read found, so that unchanged files are not parsed again
 }
 
@@ -191,6 +194,8 @@ func newest(seen []sighting) time.Time {
 }
 
 func (f *fileSource) read(seen []sighting) Snapshot {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	snapshot := Snapshot{Origin: "file " + f.path}
 	if len(seen) != 1 || seen[0].path != f.path {
 		snapshot.Origin = "directory " + f.path
