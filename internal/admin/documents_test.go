@@ -254,6 +254,41 @@ func TestWhatIsWrongInTheBookIsShownWithItsPlace(t *testing.T) {
 	}
 }
 
+func TestAPolicyThatLostABackendIsNotInForceAsWritten(t *testing.T) {
+	h := newHouse(t)
+	h.furnish()
+	_, err := h.client(adminapi.RoleAdmin).Delete(t.Context(), adminapi.Backends, "b", adminapi.If{})
+	must(t, err)
+	eventually(t, "the policy goes on without it", func() bool {
+		p, err := h.client(adminapi.RoleViewer).Get(t.Context(), adminapi.Policies, "p")
+		must(t, err)
+		return p.Status == adminapi.LastGood && len(p.Problems) == 1 && strings.Contains(p.Problems[0].Message, `backend "b" does not exist`)
+	})
+}
+
+func TestPricesAndPoliciesOfTheEarlierServiceAreDocumentsLikeOthers(t *testing.T) {
+	h, ctx := newHouse(t), t.Context()
+	h.furnish()
+	c := h.client(adminapi.RoleAdmin)
+	price := "model: m\nvalid_from: 2026-01-01T00:00:00Z\nusd_per_million: {input: 0.10, output: 0.40}\n"
+	_, err := c.Put(ctx, adminapi.Prices, "m-2026", []byte(price), adminapi.If{})
+	must(t, err)
+	earlier := `{"PolicyID":"old","OrganizationID":"acme","Model":"m","Backends":[{"BackendID":"a","Weight":100}]}`
+	_, err = c.Put(ctx, adminapi.Policies, "old", []byte(earlier), adminapi.If{})
+	must(t, err)
+	h.settle()
+	got, err := c.Get(ctx, adminapi.Prices, "m-2026")
+	must(t, err)
+	if want := `{"kind":"Price","id":"m-2026","model":"m","valid_from":"2026-01-01T00:00:00Z","usd_per_million":{"input":0.10,"output":0.40}}`; string(got.Content) != want || got.Status != adminapi.InForce {
+		t.Errorf("%s is %s", got.Content, got.Status)
+	}
+	got, err = c.Get(ctx, adminapi.Policies, "old")
+	must(t, err)
+	if string(got.Content) != earlier || !got.Legacy || got.Status != adminapi.InForce {
+		t.Errorf("%s is %s, legacy %v", got.Content, got.Status, got.Legacy)
+	}
+}
+
 func TestDocumentsOfTheEnvironmentAreListedToo(t *testing.T) {
 	h := newHouse(t)
 	h.furnish()

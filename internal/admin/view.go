@@ -74,12 +74,20 @@ func (s sight) status(stored policy.Stored, problems []policy.Problem) adminapi.
 		return adminapi.Pending
 	case served.Mark != nil && !served.Mark.Active(s.now):
 		return adminapi.Expired
-	case asWritten(stored, served, problems):
+	case s.whole(served) && asWritten(stored, served, problems):
 		return adminapi.InForce
 	case len(problems) > 0:
 		return adminapi.LastGood
 	}
 	return adminapi.Pending
+}
+
+// whole says that a document in force has all that it names: one that lost a backend goes on without.
+func (s sight) whole(served policy.Document) bool {
+	return served.Policy == nil || !slices.ContainsFunc(served.Policy.Backends, func(c policy.Candidate) bool {
+		_, found := s.find(policy.KindBackend, c.Backend)
+		return !found
+	})
 }
 
 // asWritten says whether the document in force is the stored one. Where the book keeps no revisions, only a problem can tell
