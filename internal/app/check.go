@@ -39,6 +39,10 @@ func Check(out io.Writer, sources Sources, files []string) error {
 		if failed {
 			return ErrFound // Where the documents are is not known.
 		}
+		if source := config.Policy.Source; source != SourceFile {
+			fmt.Fprintf(out, "documents: not checked, because those in the policy source %s are not read offline; name files with -f, or ask doctor\n", source)
+			return nil
+		}
 		files = []string{config.Policy.File.Path}
 	}
 	snapshot, err := read(files, config.Backends)
@@ -49,8 +53,10 @@ func Check(out io.Writer, sources Sources, files []string) error {
 	for _, p := range table.Problems() {
 		fmt.Fprintln(out, p)
 	}
-	fmt.Fprintf(out, "documents: %d backends and %d policies are good, %d problems (%s)\n",
-		len(table.Backends()), table.Routes(), len(table.Problems()), snapshot.Origin)
+	fmt.Fprintf(out, "documents: %s are good, %d problems (%s)\n", counted(table), len(table.Problems()), snapshot.Origin)
+	if len(table.Prices()) > 0 {
+		fmt.Fprintln(out, "note: prices are kept and shown; nothing is charged by them in this version")
+	}
 	if failed || len(table.Problems()) > 0 {
 		return ErrFound
 	}
@@ -74,12 +80,27 @@ func read(files []string, endpoints []Endpoint) (policy.Snapshot, error) {
 			Origin:    snapshot.Origin,
 		}
 	}
+	return withExtra(all, endpoints), nil
+}
+
+// withExtra adds the backends that the configuration itself names, unless there are documents of the same names.
+func withExtra(all policy.Snapshot, endpoints []Endpoint) policy.Snapshot {
 	for _, extra := range documents(endpoints) {
 		if !slices.ContainsFunc(all.Documents, func(d policy.Document) bool { return d.Kind() == extra.Kind() && d.ID() == extra.ID() }) {
 			all.Documents = append(all.Documents, extra)
 		}
 	}
-	return all, nil
+	return all
+}
+
+// counted says how many documents of each kind are in force: of prices and marks only where there are any.
+func counted(t *policy.Table) string {
+	backends, policies := fmt.Sprintf("%d backends", len(t.Backends())), fmt.Sprintf("%d policies", t.Routes())
+	prices, marks := len(t.Prices()), len(t.Marks())
+	if prices+marks == 0 {
+		return backends + " and " + policies
+	}
+	return fmt.Sprintf("%s, %s, %d prices and %d marks", backends, policies, prices, marks)
 }
 
 // attrText shows a note's details to a person.

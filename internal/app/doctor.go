@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -50,13 +51,14 @@ func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
 			d.say(verdictWarn, "configuration", n.Message+attrText(n))
 		}
 	}
-	d.listener(ctx, config.Listen.Public)
+	d.listener(ctx, pathListenPublic, config.Listen.Public)
+	d.admins(ctx, config)
 	d.keys(config)
 	d.sinks(config.Usage.Sinks)
 	if config.Policy.LastGood != "" && config.Policy.LastGood != defaultLastGood {
 		d.writable("last good", config.Policy.LastGood, "no copy of the policies is kept for a start without their source")
 	}
-	if snapshot, ok := d.policies(config); ok {
+	if snapshot, ok := d.policies(ctx, config); ok {
 		d.backends(ctx, snapshot)
 	}
 	if d.failed {
@@ -75,24 +77,32 @@ func (d *doctor) say(verdict, subject, text string) {
 	fmt.Fprintf(d.out, "%-5s %-14s %s\n", verdict, subject, text)
 }
 
-// listener tells whether serve could open its port, or is already there.
-func (d *doctor) listener(ctx context.Context, address string) {
+// listener tells whether serve could open the port of a listener, or is already there.
+func (d *doctor) listener(ctx context.Context, setting, address string) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
 	case err == nil:
 		_ = listener.Close() // It was opened for the question alone.
 		d.say(verdictOK, "listen", address+" is free")
 	case !errors.Is(err, syscall.EADDRINUSE):
-		d.say(verdictFail, "listen", fmt.Sprintf("%s cannot be opened: %v; set listen.public", address, err))
-	case ours(ctx, address):
+		d.say(verdictFail, "listen", fmt.Sprintf("%s cannot be opened: %v; set %s", address, err, setting))
+	case ours(ctx, setting, address):
 		d.say(verdictOK, "listen", address+" is served by an api-router that is running")
 	default:
-		d.say(verdictFail, "listen", address+" is taken by another process; set listen.public (API_ROUTER_LISTEN_PUBLIC, --listen)")
+		ways := "listen.public (API_ROUTER_LISTEN_PUBLIC, --listen)"
+		if setting == pathListenAdmin {
+			ways = "listen.admin (API_ROUTER_LISTEN_ADMIN, --admin-listen)"
+		}
+		d.say(verdictFail, "listen", address+" is taken by another process; set "+ways)
 	}
 }
 
-// ours asks whoever has the port whether it is one of us.
-func ours(ctx context.Context, address string) bool {
+// ours asks whoever has the port of a listener whether it is one of us: by a page without a key, or by how the admin API asks for one.
+func ours(ctx context.Context, setting, address string) bool {
+	path, want := "/v1/status/healthz", http.StatusOK
+	if setting == pathListenAdmin {
+		path, want = adminapi.Prefix+"/fleet", http.StatusUnauthorized
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return false
@@ -101,14 +111,14 @@ func ours(ctx context.Context, address string) bool {
 		host = "localhost"
 	}
 	base := "http://" + net.JoinHostPort(host, port)
-	transport, err := fleet.NewTransport(fleet.Spec{ID: "listen.public", URL: base})
+	transport, err := fleet.NewTransport(fleet.Spec{ID: setting, URL: base})
 	if err != nil {
 		return false
 	}
 	defer transport.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/v1/status/healthz", http.NoBody)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, http.NoBody)
 	if err != nil {
 		return false
 	}
@@ -117,7 +127,23 @@ func ours(ctx context.Context, address string) bool {
 		return false
 	}
 	defer func() { _ = response.Body.Close() }()
-	return response.StatusCode == http.StatusOK && response.Header.Get("X-Request-Id") != ""
+	return response.StatusCode == want && response.Header.Get("X-Request-Id") != ""
+}
+
+// admins tells who can use the admin API.
+func (d *doctor) admins(ctx context.Context, c Config) {
+	if len(c.Identity.AdminTokens) == 0 {
+		d.say(verdictOK, "admin", "the admin listener stays closed: identity.admin_tokens is empty")
+		return
+	}
+	d.listener(ctx, pathListenAdmin, c.Listen.Admin)
+	for _, t := range c.Identity.AdminTokens {
+		if _, err := t.resolve(); err != nil {
+			d.say(verdictFail, "admin", fmt.Sprintf("the token %s does not work: %v; mend it, or take it out of identity.admin_tokens", t.Name, err))
+			continue
+		}
+		d.say(verdictOK, "admin", fmt.Sprintf("the token %s (%s) can be read", t.Name, t.Role))
+	}
 }
 
 func (d *doctor) keys(c Config) {
@@ -179,25 +205,6 @@ func tryWrite(path string) error {
 		return err
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
-}
-
-// policies reads the documents as serve would.
-func (d *doctor) policies(c Config) (policy.Snapshot, bool) {
-	snapshot, err := read([]string{c.Policy.File.Path}, c.Backends)
-	if err != nil {
-		d.say(verdictFail, "policies", err.Error())
-		return snapshot, false
-	}
-	table := policy.Compile(snapshot, nil)
-	verdict := verdictOK
-	if table.Routes() == 0 {
-		verdict = verdictFail
-	}
-	d.say(verdict, "policies", fmt.Sprintf("%d backends and %d policies in %s", len(table.Backends()), table.Routes(), snapshot.Origin))
-	for _, p := range table.Problems() {
-		d.say(verdictFail, "policies", p.String())
-	}
-	return snapshot, true
 }
 
 // backends probes every backend the way serve does, and compares what they serve with what the policies ask of them.

@@ -141,3 +141,100 @@ func TestCheckIsContentWithWhatIsGood(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestDoctorTriesThePolicySource(t *testing.T) {
+	url := simulatedModel(t, "m")
+	blocked := write(t, "blocked", "")
+	absent := filepath.Join(t.TempDir(), "a", "state.db")
+	flags := stateFlags(t)
+	documents := write(t, "d.yaml", sprintf(documentsOf, url, "m")+"---\nkind: Mark\nid: x\nbackend: one\nstate: draining\nreason: a test\n---\nkind: Price\nid: p\nmodel: m\nvalid_from: 2026-01-01T00:00:00Z\nusd_per_million: { input: 1, output: 1 }\n")
+	if _, _, err := seed(t, flags, app.SeedOptions{Files: []string{documents}}); err != nil {
+		t.Fatal(err)
+	}
+	type doctored struct {
+		flags map[string]string
+		want  []string
+		fails bool
+	}
+	tests := map[string]doctored{
+		"a state book": {flags, []string{"ok    state          it answers", "1 backends, 1 policies, 1 prices and 1 marks in state book", "the newest of revision 4", "warn  mark           backend one is draining: a test", "healthy, serves m"}, false},
+		"none yet":     {map[string]string{"policy.source": "state", "state.url": "sqlite://" + absent}, []string{"ok    state book     " + absent + " is writable", "serve makes it, and seed fills it"}, true},
+		"a bad one":    {map[string]string{"policy.source": "state", "state.url": "sqlite://" + damaged(t)}, []string{"fail  state", "damaged", "set state.url"}, true},
+		"an odd path":  {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/x.db"}, []string{"fail  state", "set state.url"}, true},
+		"a dead etcd":  {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": closed(t)}, []string{"fail  etcd           the policy source does not answer: etcd cannot be reached", "start it, or correct policy.etcd.endpoints"}, true},
+	}
+	if places := sources(t); places["etcd"] != nil {
+		tests["a living etcd"] = doctored{places["etcd"], []string{"ok    etcd           it answers", "fail  policies       0 backends and 0 policies in etcd"}, true}
+	}
+	for name, test := range tests {
+		var out strings.Builder
+		test.flags["listen.public"] = "127.0.0.1:0"
+		err := app.Doctor(t.Context(), &out, app.Sources{Flags: test.flags})
+		if errors.Is(err, app.ErrFound) != test.fails || err != nil && !test.fails {
+			t.Errorf("%s: got %v", name, err)
+		}
+		for _, want := range test.want {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("%s: it does not say %q:\n%s", name, want, out.String())
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Dir(absent)); !errors.Is(err, os.ErrNotExist) {
+		t.Error("doctor made a directory")
+	}
+}
+
+// damaged is a file that is no state book.
+func damaged(t *testing.T) string {
+	t.Helper()
+	return write(t, "state.db", strings.Repeat("this is no database ", 1000))
+}
+
+func TestDoctorReadsTheAdminTokens(t *testing.T) {
+	t.Setenv("DOCTOR_GOOD_TOKEN", token)
+	t.Setenv("DOCTOR_SHORT_TOKEN", "hidden")
+	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+closed(t), "m"))
+	o := administered(t, stateFlags(t), write(t, "token", token))
+	running := run(t, o)
+	for address, want := range map[string]string{
+		running.AdminAddr().String(): "is served by an api-router that is running",
+		taken(t):                     "is taken by another process; set listen.admin (API_ROUTER_LISTEN_ADMIN, --admin-listen)",
+	} {
+		var out strings.Builder
+		err := app.Doctor(t.Context(), &out, app.Sources{
+			Env:   map[string]string{"API_ROUTER_IDENTITY_ADMIN_TOKENS": "a:viewer:env:DOCTOR_GOOD_TOKEN,b:operator:env:DOCTOR_SHORT_TOKEN,c:admin:env:NOT_SET_ANYWHERE"},
+			Flags: map[string]string{"policy.file.path": policies, "listen.public": "127.0.0.1:0", "listen.admin": address},
+		})
+		if !errors.Is(err, app.ErrFound) || strings.Contains(out.String(), "hidden") || strings.Contains(out.String(), token) {
+			t.Errorf("got %v", err)
+		}
+		for _, want := range []string{
+			"listen         " + address + " " + want, "ok    admin          the token a (viewer) can be read",
+			"fail  admin          the token b does not work: secret env:DOCTOR_SHORT_TOKEN is shorter than 16 bytes", "fail  admin          the token c does not work: secret env:NOT_SET_ANYWHERE",
+		} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("it does not say %q:\n%s", want, out.String())
+			}
+		}
+	}
+}
+
+func TestCheckReadsDocumentsOfEveryKind(t *testing.T) {
+	var out strings.Builder
+	err := app.Check(&out, app.Sources{}, []string{write(t, "d.yaml", seedDocuments)})
+	if err != nil || !strings.Contains(out.String(), "1 backends, 1 policies, 1 prices and 1 marks are good, 0 problems") || !strings.Contains(out.String(), "nothing is charged by them") {
+		t.Errorf("got %v:\n%s", err, out.String())
+	}
+	out.Reset()
+	err = app.Check(&out, app.Sources{}, []string{write(t, "d.yaml", "kind: Mark\nid: x\nbackend: a\nmodel: b\nstate: off\n---\nkind: Price\nid: p\n")})
+	for _, want := range []string{"Mark x", "Price p"} {
+		if !errors.Is(err, app.ErrFound) || !strings.Contains(out.String(), want) {
+			t.Errorf("got %v:\n%s", err, out.String())
+		}
+	}
+	out.Reset()
+	err = app.Check(&out, app.Sources{Flags: map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": "etcd:2379"}}, nil)
+	if err != nil || !strings.Contains(out.String(), "those in the policy source etcd are not read offline") {
+		t.Errorf("got %v:\n%s", err, out.String())
+	}
+}

@@ -63,7 +63,7 @@ func (e *expiry) look(ctx context.Context) error {
 		return nil
 	}
 	for _, m := range table.Marks() {
-		if over(&m, time.Now()) {
+		if !m.Active(time.Now()) {
 			if err := e.end(ctx, m.ID); err != nil {
 				return err
 			}
@@ -71,8 +71,6 @@ func (e *expiry) look(ctx context.Context) error {
 	}
 	return nil
 }
-
-func over(m *policy.Mark, now time.Time) bool { return !m.Until.IsZero() && !now.Before(m.Until) }
 
 // end deletes one mark if it is over in the book, too: the table may be behind, and somebody may have prolonged it.
 func (e *expiry) end(ctx context.Context, id string) error {
@@ -86,7 +84,7 @@ func (e *expiry) end(ctx context.Context, id string) error {
 		return err
 	}
 	var m policy.Mark
-	if json.Unmarshal(found[0].Content, &m) != nil || !over(&m, time.Now()) {
+	if json.Unmarshal(found[0].Content, &m) != nil || m.Active(time.Now()) {
 		return nil // What is no mark any more was written by somebody since.
 	}
 	_, err = e.book.Write(ctx, policy.Write{

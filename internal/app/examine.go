@@ -1,0 +1,153 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// sourceWait is how long doctor waits for the policy source.
+const sourceWait = 5 * time.Second
+
+// policies reads the documents as serve would, and tells how they and the marks on them are.
+func (d *doctor) policies(ctx context.Context, c Config) (policy.Snapshot, bool) {
+	snapshot, ok := d.documents(ctx, c)
+	if !ok {
+		return snapshot, false
+	}
+	table := policy.Compile(snapshot, nil)
+	verdict := verdictOK
+	if table.Routes() == 0 {
+		verdict = verdictFail
+	}
+	text := counted(table) + " in " + snapshot.Origin
+	var newest int64
+	for _, each := range snapshot.Documents {
+		newest = max(newest, each.Revision)
+	}
+	if newest > 0 {
+		text += fmt.Sprintf(", the newest of revision %d", newest)
+	}
+	d.say(verdict, "policies", text)
+	for _, p := range table.Problems() {
+		d.say(verdictFail, "policies", p.String())
+	}
+	for _, m := range table.Marks() {
+		if m.Active(time.Now()) {
+			d.say(verdictWarn, "mark", describeMark(&m))
+		}
+	}
+	return snapshot, true
+}
+
+// describeMark says what is marked, as what, until when and why.
+func describeMark(m *policy.Mark) string {
+	var what []string
+	if m.Backend != "" {
+		what = append(what, "backend "+m.Backend)
+	}
+	if m.Model != "" {
+		what = append(what, "model "+m.Model)
+	}
+	if m.Organization != "" {
+		what = append(what, "organization "+m.Organization)
+	}
+	text := strings.Join(what, " for ") + " is " + m.State
+	if !m.Until.IsZero() {
+		text += " until " + m.Until.Format(time.RFC3339)
+	}
+	if m.Reason != "" {
+		text += ": " + m.Reason
+	}
+	return text
+}
+
+// documents reads what is in the policy source now.
+func (d *doctor) documents(ctx context.Context, c Config) (policy.Snapshot, bool) {
+	switch c.Policy.Source {
+	case SourceState:
+		if path, absent := absentState(c.State.URL); absent {
+			d.writable("state book", path, "there can be no documents")
+			d.say(verdictFail, "policies", "the state book is not there yet: serve makes it, and seed fills it")
+			return policy.Snapshot{}, false
+		}
+	case SourceFile:
+		snapshot, err := read([]string{c.Policy.File.Path}, c.Backends)
+		if err != nil {
+			d.say(verdictFail, "policies", err.Error())
+		}
+		return snapshot, err == nil
+	}
+	snapshot, err := look(ctx, &c)
+	if err != nil {
+		d.say(verdictFail, c.Policy.Source, err.Error()+"; "+advice(c.Policy.Source, err))
+		return snapshot, false
+	}
+	d.say(verdictOK, c.Policy.Source, "it answers")
+	return withExtra(snapshot, c.Backends), true
+}
+
+// absentState is the path of the state book, and whether there is no file: opening it would make one.
+func absentState(text string) (string, bool) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", false
+	}
+	_, err = os.Stat(u.Path)
+	return u.Path, errors.Is(err, fs.ErrNotExist)
+}
+
+// look takes one snapshot of a policy source.
+func look(ctx context.Context, c *Config) (snapshot policy.Snapshot, err error) {
+	p, err := openPlace(c, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return snapshot, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	ctx, cancel := context.WithTimeout(ctx, sourceWait)
+	defer cancel()
+	if err := p.wait(ctx); err != nil {
+		return snapshot, err
+	}
+	seen := false
+	err = p.source.Watch(ctx, func(s policy.Snapshot) {
+		if !seen {
+			snapshot, seen = s, true
+			cancel()
+		}
+	})
+	if seen {
+		err = nil
+	}
+	return snapshot, err
+}
+
+// advice is what to do about a policy source that cannot be read.
+func advice(source string, err error) string {
+	has := func(words ...string) bool {
+		for _, word := range words {
+			if strings.Contains(err.Error(), word) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case source == SourceState:
+		return "mend the file, or set state.url (API_ROUTER_STATE_URL, --state)"
+	case has("username", "password", "may not"):
+		return "correct policy.etcd.username and policy.etcd.password, or the user's role at etcd"
+	case has("certificate", "authorities", "tls:", "x509"):
+		return "correct policy.etcd.tls, or http:// and https:// in policy.etcd.endpoints"
+	default:
+		return "start it, or correct policy.etcd.endpoints (API_ROUTER_POLICY_ETCD_ENDPOINTS, --etcd)"
+	}
+}
