@@ -18,7 +18,7 @@ func (a *Admin) mark(c *call) (reply, error) {
 	if err := c.decode(maxSmallBody, &ask); err != nil {
 		return reply{}, err
 	}
-	mark, err := newMark(ask, c.actor.name, c.start.UTC().Truncate(time.Second))
+	mark, err := newMark(ask, c.actor.name, c.start.UTC().Truncate(time.Millisecond))
 	if err != nil {
 		return reply{}, err
 	}
