@@ -98,7 +98,11 @@ func (r *relay) copy(from, to *net.TCPConn, era int) {
 func (r *relay) stall() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gate = make(chan struct{})
+	select {
+	case <-r.gate:
+		r.gate = make(chan struct{})
+	default: // It is shut, and some wait at it.
+	}
 }
 
 func (r *relay) pass() {

@@ -22,7 +22,7 @@ import (
 )
 
 // hang is how long a test waits for what takes a second at most.
-const hang = 10 * time.Second
+const hang = 20 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -30,7 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type release struct{ name, binary string }
 
 // releases are those of this machine: the current one, which "make test" builds, and the one of the distribution, which is 3.4.
-func releases(t *testing.T) []release {
+func releases(t testing.TB) []release {
 	t.Helper()
 	built, err := filepath.Abs(filepath.Join("..", "..", "..", ".tools", "bin", "etcd"))
 	if err != nil {
@@ -74,7 +74,7 @@ type server struct {
 }
 
 // newServer starts an empty etcd that ends with the test.
-func newServer(t *testing.T, r release, more ...string) *server {
+func newServer(t testing.TB, r release, more ...string) *server {
 	t.Helper()
 	s := &server{release: r, dir: t.TempDir(), address: freeAddress(t), peer: freeAddress(t), scheme: "http", more: more}
 	t.Cleanup(func() { s.kill(t) })
@@ -265,7 +265,7 @@ func eventually(t testing.TB, want string, is func() (string, bool)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it never came to %q; it is %q", want, got)
+			t.Fatalf("it never came to\n%s\nit is\n%s", want, got)
 		}
 	}
 }
