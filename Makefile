@@ -26,11 +26,13 @@ build: ## Build the static binary into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
 test: ## Run every test with the race detector, published SDKs included
-	@scripts/prepare go cc node python h2spec
+	@scripts/prepare go cc node python h2spec etcd
+	$(GO) test -C test/etcd -race ./...
 	$(GO) test -race ./...
 
 lint: $(LINT) ## Check the code with golangci-lint
 	$(LINT) run --allow-parallel-runners ./...
+	cd test/etcd && $(LINT) run --allow-parallel-runners ./...
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
@@ -52,7 +54,8 @@ bench: build ## Measure the router beside nginx and HAProxy for eight minutes, i
 	@exec bin/bench $(BENCH)
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
-	@scripts/prepare go cc node python h2spec
+	@scripts/prepare go cc node python h2spec etcd
+	$(GO) test -C test/etcd -race -shuffle=on -count=10 -timeout 60m ./...
 	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...
 	@scripts/fuzz 5m
 
