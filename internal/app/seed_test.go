@@ -163,10 +163,17 @@ func TestSeedSaysWhyItCannot(t *testing.T) {
 func TestSeedWaitsForEtcd(t *testing.T) {
 	e := startEtcd(t)
 	e.kill()
-	time.AfterFunc(500*time.Millisecond, func() { e.start(t) })
-	out, _, err := seed(t, map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": e.address}, app.SeedOptions{Files: []string{write(t, "d.yaml", seedDocuments)}})
-	if err != nil || !strings.Contains(out, "4 documents: 4 created") {
-		t.Errorf("got %v:\n%s", err, out)
+	var out strings.Builder
+	done := make(chan error, 1)
+	file := write(t, "d.yaml", seedDocuments)
+	go func() {
+		done <- app.Seed(t.Context(), app.Process{Version: "test", Stdout: &out, Stderr: io.Discard},
+			app.Sources{Flags: map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": e.address}}, app.SeedOptions{Files: []string{file}, Wait: hang})
+	}()
+	time.Sleep(300 * time.Millisecond) // Some attempts fail.
+	e.start(t)
+	if err := <-done; err != nil || !strings.Contains(out.String(), "4 documents: 4 created") {
+		t.Errorf("got %v:\n%s", err, out.String())
 	}
 }
 
