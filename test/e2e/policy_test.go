@@ -90,10 +90,17 @@ func TestSeedingTwiceChangesNothingTheSecondTime(t *testing.T) {
 		}
 		e := startEtcd(t, path)
 		e.kill() // The job runs before etcd does.
-		back := time.AfterFunc(500*time.Millisecond, func() { e.start(t) })
-		defer back.Stop()
 		env := []string{"CONFIG_SERVICE_ENDPOINT=" + e.endpoint()}
-		out, err := command(t, env, "seed", "-f", file)
+		var out string
+		var err error
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			out, err = command(t, env, "seed", "-f", file)
+		}()
+		time.Sleep(500 * time.Millisecond)
+		e.start(t)
+		<-done
 		if err != nil || strings.Count(out, "created ") != 2 {
 			t.Fatalf("%v\n%s", err, out)
 		}
