@@ -85,7 +85,7 @@ func TestAnOperatorRoutesAndSwitchesOffThroughTheAdminListener(t *testing.T) {
 	}
 }
 
-func TestAnAdminTokenThatCannotBeReadDoesNotWorkUntilItCan(t *testing.T) {
+func TestAnAdminTokenThatCannotBeReadDoesNotWork(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	o := administered(t, stateFlags(t), file)
 	log := new(syncBuffer)
