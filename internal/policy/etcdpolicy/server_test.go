@@ -80,6 +80,7 @@ func newServer(t testing.TB, r release, more ...string) *server {
 	t.Cleanup(func() { s.kill(t) })
 	s.start(t)
 	s.raw = rawClient(t, s.url())
+	s.put(t, "/ready", "") // One that is killed before it has a leader may never have one.
 	return s
 }
 
