@@ -233,7 +233,12 @@ func TestOnlyBecomingDisabledCuts(t *testing.T) {
 				t.Errorf("%+v: %d cuts, want %d", test.mark, got, test.cuts)
 			}
 		}
+		ended := f.marks["a"].Mark
 		time.Sleep(time.Minute)
+		f.SetMarks(map[string]Mark{"a": ended}) // Nobody has deleted it yet.
+		if got := a.cuts.Load(); got != 2 {
+			t.Errorf("a mark that has ended, told again: %d cuts, want 2", got)
+		}
 		f.SetMarks(map[string]Mark{"a": {State: MarkDisabled, Reason: "again"}})
 		if got := a.cuts.Load(); got != 3 {
 			t.Errorf("requests ran since the mark ended: %d cuts, want 3", got)

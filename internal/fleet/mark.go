@@ -90,24 +90,25 @@ func (f *Fleet) SetMarks(marks map[string]Mark) {
 	}
 }
 
-// setMark puts a mark on the backend, or takes the one it has off.
+// setMark puts a mark on the backend, or takes the one it has off. One that has ended may stay until somebody deletes it: it changes nothing.
 func (b *Backend) setMark(m *mark, now time.Duration) {
 	before := b.marked(now)
-	b.mark.Store(m)
-	if m == before {
+	known := b.mark.Swap(m)
+	if known != nil && known != m && known.bars != open {
+		b.unmarked.Store(int64(min(now, known.until)))
+	}
+	holds := b.marked(now)
+	if holds == before {
 		return
 	}
-	if m.isDisabled() && !before.isDisabled() {
+	if holds.isDisabled() && !before.isDisabled() {
 		b.cut()
 	}
-	if before != nil && before.bars != open && (m == nil || m.bars == open) {
-		b.unmarked.Store(int64(now))
-	}
-	if m == nil {
+	if holds == nil {
 		b.log.Info("backend mark removed", "mark", before.State)
 		return
 	}
-	b.log.Info("backend marked", "mark", m.State, "reason", m.Reason, "until", m.Until)
+	b.log.Info("backend marked", "mark", holds.State, "reason", holds.Reason, "until", holds.Until)
 }
 
 // marked is the operator's voice: the mark that holds now, or nil.

@@ -202,6 +202,11 @@ func TestAMarkEndsByItself(t *testing.T) {
 			if !backend(t, f, "a").Available() {
 				t.Errorf("%s: a mark that has ended holds when it is set again", state)
 			}
+			time.Sleep(time.Second)
+			f.SetMarks(nil) // Somebody has deleted it.
+			if s := backend(t, f, "a").Status(); state != MarkDegraded && !s.Since.Equal(mark.Until) {
+				t.Errorf("%s: available since %s once the mark that ended at %s was deleted", state, s.Since, mark.Until)
+			}
 		})
 	}
 }
