@@ -30,7 +30,8 @@ type roster struct {
 	fleet *fleet.Fleet
 	keys  map[string]fleet.Secret // by backend: keys that no document refers to
 
-	mu       sync.Mutex // also orders the calls to fleet.Apply
+	mu       sync.Mutex // also orders the calls to fleet.Apply and fleet.SetMarks
+	marks    []policy.Mark
 	backends []policy.Backend
 	applied  map[string]fleet.Spec
 	problems map[string]string // by backend
@@ -44,24 +45,31 @@ func newRoster(log *slog.Logger, f *fleet.Fleet, keys map[string]fleet.Secret) *
 const meetFor = 400 * time.Millisecond
 
 // before readies the backends of a table that is about to be published: their marks hold already, and no request goes to one before it was
-// asked for the names of its models, if it can be asked before ctx ends. Those of the table in force stay until after.
+// asked for the names of its models, if it can be asked before ctx ends. The backends and the marks of the table in force stay until
+// after: requests still go by it, perhaps to a backend that the new one has neither a mark on nor a use for.
 func (r *roster) before(ctx context.Context, table *policy.Table) {
-	r.fleet.SetMarks(backendMarks(table)) // First: a backend that is new and switched off gets no request at all.
 	r.join(table)
 	ctx, cancel := context.WithTimeout(ctx, meetFor)
 	defer cancel()
 	r.fleet.Meet(ctx)
 }
 
-// backendMarks are the marks on backends, by backend, in the fleet's words.
-func backendMarks(table *policy.Table) map[string]fleet.Mark {
-	marks := map[string]fleet.Mark{}
-	for _, m := range table.Marks() {
-		if m.Backend != "" {
-			marks[m.Backend] = fleet.Mark{State: m.State, Reason: m.Reason, Until: m.Until}
+// onBackends are those of marks that are on backends and have not ended, by backend, in the fleet's words. A backend can have several:
+// their ids are whatever was written. Then the strictest holds.
+func onBackends(marks []policy.Mark) map[string]fleet.Mark {
+	now := time.Now()
+	holds := map[string]*policy.Mark{}
+	for i := range marks {
+		m := &marks[i]
+		if known := holds[m.Backend]; m.Backend != "" && m.Active(now) && (known == nil || m.Hides(known)) {
+			holds[m.Backend] = m
 		}
 	}
-	return marks
+	told := make(map[string]fleet.Mark, len(holds))
+	for id, m := range holds {
+		told[id] = fleet.Mark{State: m.State, Reason: m.Reason, Until: m.Until}
+	}
+	return told
 }
 
 func (r *roster) join(table *policy.Table) {
@@ -73,19 +81,20 @@ func (r *roster) join(table *policy.Table) {
 			next = append(next, old)
 		}
 	}
-	r.backends = next
+	r.backends, r.marks = next, slices.Concat(table.Marks(), r.marks)
 	r.apply()
 }
 
-// after lets the backends go that the published table has no more.
+// after lets the backends and the marks go that the published table has no more.
 func (r *roster) after(table *policy.Table) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.backends = table.Backends()
+	r.backends, r.marks = table.Backends(), table.Marks()
 	r.apply()
 }
 
-// run rereads the secrets from time to time: their files change without a change of any document.
+// run rereads the secrets from time to time: their files change without a change of any document. So do the marks: where one ends, a
+// weaker one that it hid comes to hold.
 func (r *roster) run(ctx context.Context) error {
 	for {
 		if pause(ctx, secretsEvery); ctx.Err() != nil {
@@ -106,6 +115,7 @@ func (r *roster) broken() int {
 
 // apply resolves every backend and hands the result to the fleet if it differs. Each problem is logged when it appears and when it has gone.
 func (r *roster) apply() {
+	r.fleet.SetMarks(onBackends(r.marks)) // First: a backend that is new and switched off gets no request at all.
 	specs := make([]fleet.Spec, 0, len(r.backends))
 	applied := make(map[string]fleet.Spec, len(r.backends))
 	problems := map[string]string{}

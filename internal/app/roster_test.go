@@ -110,3 +110,67 @@ func TestRosterKeepsOldBackendsUntilTheTableIsPublished(t *testing.T) {
 		t.Error("a key that stands in no document did not win")
 	}
 }
+
+// withMarks is a table with one backend "a" and the given marks on it, by id.
+func withMarks(t *testing.T, marks ...policy.Mark) *policy.Table {
+	t.Helper()
+	b := policy.NewBackend("a", "http://one")
+	s := policy.Snapshot{Documents: []policy.Document{{Backend: &b}}}
+	for _, m := range marks {
+		m.Backend = "a"
+		s.Documents = append(s.Documents, policy.Document{Mark: &m})
+	}
+	table := policy.Compile(s, nil)
+	if problems := table.Problems(); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	return table
+}
+
+func TestOfSeveralMarksOnABackendTheStrictestHolds(t *testing.T) {
+	past := time.Now().Add(-time.Minute)
+	disabled := policy.Mark{ID: "m", State: policy.Disabled}
+	for _, others := range [][]policy.Mark{
+		{{ID: "a", State: policy.Degraded}, {ID: "z", State: policy.Draining}},
+		{{ID: "a", State: policy.Disabled, Until: past}, {ID: "z", State: policy.Disabled, Until: past}},
+	} {
+		f := fleet.New(fleet.Options{})
+		table := withMarks(t, append(others, disabled)...)
+		r := newRoster(slog.New(slog.DiscardHandler), f, nil)
+		r.before(t.Context(), table)
+		r.after(table)
+		if b, ok := f.Backend("a"); !ok || b.Status().State != fleet.MarkDisabled {
+			t.Errorf("beside %+v the switch does not hold", others)
+		}
+	}
+}
+
+func TestAMarkGoesWithTheTableThatHasIt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // Nobody probes here: do not wait for it.
+	f := fleet.New(fleet.Options{})
+	r := newRoster(slog.New(slog.DiscardHandler), f, nil)
+	is := func(want string) {
+		t.Helper()
+		if b, ok := f.Backend("a"); !ok || b.Status().State != want {
+			t.Errorf("the backend is %s, want %s", b.Status().State, want)
+		}
+	}
+	for _, step := range []struct {
+		marks         []policy.Mark
+		before, after string
+	}{
+		{nil, "available", "available"},
+		{[]policy.Mark{{ID: "m", State: policy.Draining}}, "draining", "draining"},
+		{[]policy.Mark{{ID: "m", State: policy.Disabled}}, "disabled", "disabled"}, // A switch holds before the table does.
+		{[]policy.Mark{{ID: "m", State: policy.Degraded}}, "disabled", "available"},
+		{[]policy.Mark{{ID: "m", State: policy.Disabled}}, "disabled", "disabled"},
+		{nil, "disabled", "available"}, // Requests still go by the table that has it.
+	} {
+		table := withMarks(t, step.marks...)
+		r.before(ctx, table)
+		is(step.before)
+		r.after(table)
+		is(step.after)
+	}
+}

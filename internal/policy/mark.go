@@ -174,6 +174,9 @@ func (t *Table) Mark(route *Route, organization string, now time.Time) (Mark, bo
 	return *found, true
 }
 
+// Hides reports whether m is what holds where other holds, too: it is stricter, or lasts longer.
+func (m *Mark) Hides(other *Mark) bool { return stricter(m, other) < 0 }
+
 // stricter sorts the marks that hold before those that they hide.
 func stricter(a, b *Mark) int {
 	if order := cmp.Compare(slices.Index(states, a.State), slices.Index(states, b.State)); order != 0 {
