@@ -129,7 +129,33 @@ func TestAKillSwitchRefusesWhatIsNewAndLetsWhatRunsFinish(t *testing.T) {
 func TestABackendThatIsSwitchedOffIsCut(t *testing.T) {
 	t.Run("in the middle of a stream", func(t *testing.T) { onBoth(t, cutStream) })
 	t.Run("before the first byte", func(t *testing.T) { onBoth(t, cutBefore) })
+	t.Run("in the middle of a refusal", func(t *testing.T) { onBoth(t, cutRefusal) })
 	t.Run("where there is no other", func(t *testing.T) { onBoth(t, cutAlone) })
+}
+
+func cutRefusal(t *testing.T, way setting) {
+	arrived := make(chan struct{}, 1)
+	first := play(t, func(conn net.Conn, _ string) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+		arrived <- struct{}{}
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	h := build(t, way, first.URL, named(t, "b1").URL)
+	answered := make(chan *http.Response, 1)
+	go func() {
+		resp, err := h.Client().Do(h.request("/v1/chat/completions", chat))
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- resp
+	}()
+	<-arrived
+	h.mark(policy.Mark{Backend: "b0", State: policy.Disabled})
+	resp := <-answered
+	defer resp.Body.Close()
+	if resp.StatusCode != 200 || resp.Header.Get("X-Routing-Backend") != "b1" {
+		t.Errorf("%d %v", resp.StatusCode, resp.Header)
+	}
 }
 
 func cutStream(t *testing.T, way setting) {

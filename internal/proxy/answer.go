@@ -9,6 +9,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/upstream"
 	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
@@ -105,7 +106,8 @@ func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Re
 // no other backend is asked: it would say the same.
 func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.Reader, withKey bool) result {
 	content, err := io.ReadAll(io.LimitReader(body, maxRefusal))
-	if err != nil && left(ctx) != nil && fault.CodeOf(context.Cause(ctx)) != fault.BackendTimeout {
+	gone := left(ctx) != nil && fault.CodeOf(context.Cause(ctx)) != fault.BackendTimeout
+	if err != nil && (gone || errors.Is(err, upstream.ErrCut)) {
 		return classify(ctx, err)
 	} else if err != nil {
 		broken := protocolError("the backend refused the request, and broke off in the middle of saying why", err)
