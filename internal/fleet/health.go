@@ -163,7 +163,7 @@ func (b *Backend) succeed(l *Lease) {
 // fail counts a failure and ejects where the count says so. A request that began before an ejection says nothing about
 // the backend after it, and one that began before a cut says nothing about it at all.
 func (b *Backend) fail(l *Lease, kind Kind) {
-	if l.cuts != b.cuts.Load() {
+	if l.Cut() {
 		return
 	}
 	now := b.now()

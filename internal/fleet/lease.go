@@ -64,6 +64,9 @@ type Lease struct {
 // Backend is where the request goes.
 func (l *Lease) Backend() *Backend { return l.backend }
 
+// Cut reports whether an operator has cut the backend's connections since the lease was taken, and the attempt with them.
+func (l *Lease) Cut() bool { return l.cuts != l.backend.cuts.Load() }
+
 // FirstByte says that a good answer has begun. It ends the ejection of a backend that is on trial, which would otherwise
 // wait for the end of what may be a long stream. Calling it is optional, and Done still follows.
 func (l *Lease) FirstByte() {

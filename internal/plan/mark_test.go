@@ -316,6 +316,30 @@ func TestABackendThatIsSwitchedOffDuringTheLastAttemptIsNoOutage(t *testing.T) {
 	}
 }
 
+func TestAnAttemptThatAnOperatorCutDoesNotCount(t *testing.T) {
+	table := compile(t, "kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: a}, {id: b, tier: 1}, {id: c, tier: 2}, {id: d, tier: 3}]\nretry: {attempts: 2}\n")
+	f := fleetFor(t, table)
+	p := decide(t, f, table, Ask{Model: "m"})
+	off := map[string]fleet.Mark{}
+	for _, step := range []struct {
+		backend string
+		cut     bool
+	}{{"a", true}, {"b", false}, {"c", true}, {"d", false}} {
+		choice, err := p.Next()
+		if err != nil || choice.Lease.Backend().ID() != step.backend {
+			t.Fatalf("%s: got %+v, %v", step.backend, choice, err)
+		}
+		if step.cut {
+			off[step.backend] = fleet.Mark{State: fleet.MarkDisabled}
+			f.SetMarks(off)
+		}
+		choice.Lease.Done(fleet.Result{})
+	}
+	if choice, err := p.Next(); fault.CodeOf(err) != fault.NoBackendAvailable {
+		t.Errorf("got %+v, %v", choice, err)
+	}
+}
+
 const narrowed = `
 kind: RoutingPolicy
 id: p

@@ -50,6 +50,7 @@ type Plan struct {
 	picker     *fleet.Picker   // of that route; nil when all have been walked
 	left       int             // attempts that this route still has
 	given      int             // attempts that it has had
+	latest     *fleet.Lease    // that Next gave
 	why        fleet.Exhausted // how the walked routes ended, added up
 	warning    string
 	candidates [4]fleet.Candidate
@@ -110,13 +111,18 @@ func (p *Plan) begin() error {
 // Next takes a lease on the best backend that is left: those of the model's own route first, as many as its policy's
 // attempts allow, then those of each fallback model, with that model's own policy and attempts; degraded models come behind the
 // others. A backend is given at most once for each model. Fallback models that this key cannot use, or that an operator has
-// disabled or is draining, are passed over, and have no fallback of their own.
+// disabled or is draining, are passed over, and have no fallback of their own. An attempt that an operator cut, by disabling its
+// backend, does not count.
 //
 // The error is backend_overloaded when every backend is merely full, model_disabled when operators have taken out every one of
 // them, otherwise no_backend_available. After a failed attempt, the reason of that failure tells the client more than this error,
 // unless it is model_disabled.
 func (p *Plan) Next() (fleet.Choice, error) {
+	if p.latest != nil && p.latest.Cut() {
+		p.left++
+	}
 	choice, err := choose(p, (*fleet.Picker).Next)
+	p.latest = choice.Lease
 	if err == nil {
 		p.warn(choice.Degraded, choice.Avoided)
 	}
