@@ -36,7 +36,7 @@ type Mark struct {
 	Model        string `json:"model,omitempty"` // canonical or alias
 	Organization string `json:"organization,omitempty"`
 	State        string `json:"state"`
-	// Reason is shown to operators; of a disabled model or organization also to clients.
+	// Reason is shown to operators; of a model or organization that is disabled or drained also to clients.
 	Reason string    `json:"reason,omitempty"`
 	Actor  string    `json:"actor,omitempty"`
 	Since  time.Time `json:"since,omitzero"`
