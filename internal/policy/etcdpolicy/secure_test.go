@@ -119,6 +119,7 @@ func TestAuthenticationWithAPasswordThatChanges(t *testing.T) {
 func TestTLSWithFilesThatChange(t *testing.T) {
 	for _, r := range releases(t) {
 		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			path := func(name string) string { return filepath.Join(dir, name) }
 			authority := newAuthority(t)

@@ -53,11 +53,14 @@ func releases(t testing.TB) []release {
 	return found
 }
 
-// onEach runs a test on every release, each time with a server of its own.
+// onEach runs a test on every release at once, each with a server of its own: most of a test is waiting.
 func onEach(t *testing.T, test func(t *testing.T, s *server)) {
 	t.Helper()
 	for _, r := range releases(t) {
-		t.Run(r.name, func(t *testing.T) { test(t, newServer(t, r)) })
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			test(t, newServer(t, r))
+		})
 	}
 }
 
