@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fault"
@@ -80,7 +81,8 @@ func (a *Admin) rehearse(ask *adminapi.ExplainRequest, kind wire.Kind, body []by
 		RemoteMedia:        e.Fields.RemoteMedia != policy.Allow,
 	})
 	if err != nil {
-		if e.Error == nil {
+		// Of two reasons the client gets the first: whether a backend is left is asked only after this.
+		if walked := func(r adminapi.Route) bool { return r.Turn > 0 }; e.Error == nil || slices.ContainsFunc(e.Routes, walked) {
 			refuse(e, err)
 		}
 		return e, nil

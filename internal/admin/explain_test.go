@@ -86,6 +86,31 @@ func TestExplainReadsABodyAsTheGatewayDoes(t *testing.T) {
 	}
 }
 
+// A request is clamped once its model may be used, and before a backend is looked for.
+func TestExplainRefusesInTheOrderOfTheGateway(t *testing.T) {
+	const refused = `{"model":"m","chat_template":"x","messages":[{"role":"user","content":"x"}]}`
+	for want, targets := range map[string][]adminapi.MarkRequest{
+		"invalid_request": {{Backend: "a"}, {Backend: "b"}},
+		"model_disabled":  {{Model: "m"}},
+	} {
+		h := newHouse(t)
+		h.furnish()
+		for _, m := range targets {
+			m.State, m.Reason = "disabled", "wrong answers"
+			_, err := h.client(adminapi.RoleOperator).Mark(t.Context(), m)
+			must(t, err)
+		}
+		h.settle()
+		ask := adminapi.ExplainRequest{Organization: "acme"}
+		must(t, ask.Text([]byte(refused)))
+		e, err := h.client(adminapi.RoleViewer).Explain(t.Context(), ask)
+		must(t, err)
+		if e.Error == nil || e.Error.Code != want || e.Choice != "" {
+			t.Errorf("%+v, want %s", e.Error, want)
+		}
+	}
+}
+
 func TestExplainRefusesWhatItCannotRead(t *testing.T) {
 	h := newHouse(t)
 	h.furnish()
