@@ -108,6 +108,7 @@ type rotations struct {
 type rotation struct {
 	mu     sync.Mutex
 	credit map[string]int
+	most   int // candidates that a request has had
 }
 
 // of returns the route's rotation. When there are too many, any one begins anew: fairness suffers for one round.
@@ -141,14 +142,15 @@ func (r *rotations) rehearsal(route string) *rotation {
 	}
 	found.mu.Lock()
 	defer found.mu.Unlock()
-	return &rotation{credit: maps.Clone(found.credit)}
+	return &rotation{credit: maps.Clone(found.credit), most: found.most}
 }
 
-// pick takes the next turn among options. candidates is how many the route has: credits of others are dropped.
+// pick takes the next turn among options. candidates is how many this request has; another one of the route may have others. Where
+// there are more credits than any request had candidates, some are of backends that the route has no more: the round begins anew.
 func (r *rotation) pick(options []option, candidates int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.credit) > candidates {
+	if r.most = max(r.most, candidates); len(r.credit) > r.most {
 		clear(r.credit)
 	}
 	best, total := 0, 0

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"errors"
 	"slices"
 	"strings"
@@ -333,5 +334,29 @@ func TestAPickerFollowsABackendThatIsReplaced(t *testing.T) {
 			t.Error("a backend that was taken away: ", choice.Lease.Backend().ID())
 		}
 		choice.Lease.Done(Result{Kind: Served})
+	}
+}
+
+// A policy may keep backends from some callers, so that requests of one route choose among different ones.
+func TestTheRoundIsSharedByThoseWhoSeeOnlyAPart(t *testing.T) {
+	f := fleetOf(t, 4)
+	asks := []Ask{
+		{Route: "r", Strategy: StrategyRoundRobin, Candidates: candidates("a", "b", "c", "d")},
+		{Route: "r", Strategy: StrategyRoundRobin, Candidates: candidates("a", "b")},
+	}
+	got := map[string]int{}
+	for i := range 80 {
+		choice, err := f.Picker(asks[i%2]).Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		choice.Lease.Done(Result{})
+		got[fmt.Sprint(choice.Lease.Backend().ID(), " of ", len(asks[i%2].Candidates))]++
+	}
+	want := map[string]int{"a of 4": 10, "b of 4": 10, "c of 4": 10, "d of 4": 10, "a of 2": 20, "b of 2": 20}
+	for who, turns := range want {
+		if n := got[who]; n < turns-2 || n > turns+2 {
+			t.Errorf("%s had %d turns, want %d: %v", who, n, turns, got)
+		}
 	}
 }
