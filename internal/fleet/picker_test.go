@@ -1,8 +1,8 @@
 package fleet
 
 import (
-	"fmt"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
