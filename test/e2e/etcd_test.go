@@ -147,13 +147,38 @@ func (e *etcd) point(t *testing.T, backend string) {
 // The ways in which an endpoint can be dead.
 var deaths = map[string]func(*testing.T) string{
 	"refused":     free,
-	"SYN dropped": saturated,
+	"SYN dropped": dropped,
+	"queue full":  saturated,
 	"silent":      silent,
 	"resetting":   resetting,
 	"NXDOMAIN":    func(*testing.T) string { return "etcd.invalid:2379" },
 }
 
-// saturated is an address whose queue of new connections is full: the kernel drops further SYNs, as a firewall would.
+// dropped is an address that a firewall drops every packet to.
+func dropped(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("iptables")
+	if err != nil {
+		path = "/usr/sbin/iptables"
+	}
+	_, port, err := net.SplitHostPort(free(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const host = "127.0.0.79" // Whatever this rule does, it does to nobody else.
+	rule := []string{"INPUT", "-i", "lo", "-d", host, "-p", "tcp", "--dport", port, "-j", "DROP"}
+	if out, err := exec.CommandContext(t.Context(), path, append([]string{"-w", "-A"}, rule...)...).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED: no packet can be dropped without root and iptables (a full queue stands for it): %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command(path, append([]string{"-w", "-D"}, rule...)...).CombinedOutput(); err != nil {
+			t.Errorf("the rule stays: %v: %s", err, out)
+		}
+	})
+	return net.JoinHostPort(host, port)
+}
+
+// saturated is an address whose queue of new connections is full: the kernel drops further SYNs.
 func saturated(t *testing.T) string {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
