@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -167,10 +166,9 @@ func content(value []byte) json.RawMessage {
 	if json.Valid(value) {
 		return json.RawMessage(value)
 	}
-	text := value[:min(len(value), maxValue)]
-	quoted, err := json.Marshal(string(text))
-	if err != nil || !utf8.Valid(quoted) { // A string is always JSON.
-		panic("etcdpolicy: " + fmt.Sprint(err))
+	quoted, err := json.Marshal(string(value[:min(len(value), maxValue)]))
+	if err != nil { // Every string can be JSON.
+		panic("etcdpolicy: " + err.Error())
 	}
 	return quoted
 }

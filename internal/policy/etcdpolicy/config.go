@@ -34,7 +34,7 @@ type Config struct {
 	TLS policy.TLS
 	// Timeout bounds each call, and each attempt at a connection. 0: 3 s.
 	Timeout time.Duration
-	// Logger takes what nobody returns as an error. Nil: nobody.
+	// Logger is told when everything is read anew without a failure that Watch would return. Nil: nobody is.
 	Logger *slog.Logger
 }
 
@@ -105,7 +105,7 @@ func parseEndpoint(text string, secure bool) (scheme, address string, err error)
 	return scheme, net.JoinHostPort(host, port), nil
 }
 
-// load reads the files for one connection.
+// loadTLS reads the files for one connection.
 func loadTLS(t policy.TLS) (*tls.Config, error) {
 	config := &tls.Config{ServerName: t.ServerName, MinVersion: tls.VersionTLS12}
 	if t.CA != "" {

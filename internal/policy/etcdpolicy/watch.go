@@ -47,6 +47,7 @@ func (b *Book) Watch(ctx context.Context, publish func(policy.Snapshot)) error {
 		case !errors.Is(err, errAnew) && !errors.Is(err, rpctypes.ErrCompacted):
 			return err
 		}
+		b.config.Logger.Debug("the documents in etcd are read anew", "reason", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(between(rest/2, rest)):
