@@ -259,8 +259,13 @@ func TestAnExplanationCarriesTheDocumentAndItsMarks(t *testing.T) {
 		t.Errorf("%+v", own)
 	}
 	a := own.Candidates[0]
-	if a.Model != "own-internal-a" || !a.Known || a.MaxConcurrency != 5 || !a.Degraded || a.Mark == nil || a.Mark.Reason != "hot" || a.Mark.Backend != "internal-a" {
+	if a.Model != "own-internal-a" || !a.Known || a.MaxConcurrency != 5 || !a.Degraded || a.Mark == nil || a.Mark.Reason != "hot" || a.Mark.Backend != "internal-a" || a.Mark.ID != "" {
 		t.Errorf("%+v", a)
+	}
+	f.SetMarks(map[string]fleet.Mark{"internal-a": {State: fleet.MarkDegraded}}) // As the table has it.
+	at := slices.IndexFunc(e.Routes, func(r Route) bool { return r.Model == "m" })
+	if m := explain(t, f, table, Ask{Model: "m"}).Routes[at].Candidates[0].Mark; m == nil || m.ID != "internal-mark-1" || m.Actor != "internal-actor" {
+		t.Errorf("%+v", m)
 	}
 	text, err := json.Marshal(e)
 	if err != nil {

@@ -159,16 +159,19 @@ func (x *explainer) why(c *Candidate, walked, spent bool) string {
 	return ""
 }
 
-// mark is the mark on a backend: as the fleet has it, with who set it and when where the table's is the same.
+// mark is the mark on a backend: the document that says what the fleet was told, which need not have the id that such a mark usually
+// has; what the fleet was told alone where the table is a moment ahead or behind.
 func (x *explainer) mark(s *fleet.Standing) *policy.Mark {
-	if s.Mark.State == "" {
+	told := &s.Mark
+	if told.State == "" {
 		return nil
 	}
-	id := policy.MarkID(s.ID, "", "")
-	if d, ok := x.plan.table.Find(policy.KindMark, id); ok && d.Mark.State == s.Mark.State && d.Mark.Until.Equal(s.Mark.Until) {
-		return new(*d.Mark)
+	for _, m := range x.plan.table.Marks() {
+		if m.Backend == s.ID && m.State == told.State && m.Reason == told.Reason && m.Until.Equal(told.Until) {
+			return &m
+		}
 	}
-	return &policy.Mark{ID: id, Backend: s.ID, State: s.Mark.State, Reason: s.Mark.Reason, Until: s.Mark.Until}
+	return &policy.Mark{Backend: s.ID, State: told.State, Reason: told.Reason, Until: told.Until}
 }
 
 // share fills in what part of the route's requests each backend has, where weights decide.
