@@ -124,6 +124,21 @@ func TestTokensAreRefusedThatLetAnybodyIn(t *testing.T) {
 	}
 }
 
+func TestARightTokenIsLetInWhateverItsNeighboursSend(t *testing.T) {
+	h := newHouse(t)
+	for range 3 * guessBurst { // A poller with a token that was changed, behind the same proxy.
+		_ = h.send("nobody", http.MethodGet, adminapi.Prefix+"/fleet", "", "Authorization", "Bearer of-old")
+	}
+	if got := h.send("nobody", http.MethodGet, adminapi.Prefix+"/fleet", "", "Authorization", "Bearer of-old"); got.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("the poller: %d %s", got.StatusCode, got.body)
+	}
+	for role := range secrets {
+		if got := h.send(role, http.MethodGet, adminapi.Prefix+"/fleet", ""); got.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", role, got.StatusCode, got.body)
+		}
+	}
+}
+
 func TestWrongTokensAreSlowedByTheirAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := New(Options{Tokens: tokens(t)})
@@ -137,27 +152,26 @@ func TestWrongTokensAreSlowedByTheirAddress(t *testing.T) {
 			}
 			return fault.CodeOf(err), fault.From(err).RetryAfter
 		}
-		good := secrets[adminapi.RoleViewer]
 		for i := range guessBurst {
 			if code, _ := login("192.0.2.1:1", "wrong"); code != fault.InvalidAPIKey {
 				t.Fatalf("guess %d: %s", i, code)
 			}
 		}
-		code, wait := login("192.0.2.1:2", good)
-		if code != fault.QueueFull || wait <= 0 || wait > guessEvery {
+		code, wait := login("192.0.2.1:2", "wrong")
+		if code != fault.RateLimitExceeded || wait <= 0 || wait > guessEvery {
 			t.Errorf("after the burst: %s, wait %s", code, wait)
 		}
-		if code, _ := login("198.51.100.7:1", good); code != "" {
+		if code, _ := login("198.51.100.7:1", "wrong"); code != fault.InvalidAPIKey {
 			t.Errorf("another address: %s", code)
 		}
 		time.Sleep(wait)
-		if code, _ := login("192.0.2.1:3", good); code != "" {
+		if code, _ := login("192.0.2.1:3", "wrong"); code != fault.InvalidAPIKey { // One more is paid for, and then the next wait begins.
 			t.Errorf("after the wait: %s", code)
 		}
-		for range 3 { // One more guess is paid for, and then the next wait begins.
+		for range 3 {
 			_, _ = login("192.0.2.1:4", "wrong")
 		}
-		if code, wait := login("192.0.2.1:5", good); code != fault.QueueFull || wait > guessEvery {
+		if code, wait := login("192.0.2.1:5", "wrong"); code != fault.RateLimitExceeded || wait > guessEvery {
 			t.Errorf("after more guesses: %s, wait %s", code, wait)
 		}
 		time.Sleep(guessBurst * guessEvery)
@@ -169,7 +183,7 @@ func TestWrongTokensAreSlowedByTheirAddress(t *testing.T) {
 		for i := range guessBurst + 1 { // A host has a whole /64.
 			code, _ = login("[2001:db8::"+string(rune('a'+i%6))+"]:1", "wrong")
 		}
-		if code != fault.QueueFull {
+		if code != fault.RateLimitExceeded {
 			t.Errorf("a network's guesses are not taken together: %s", code)
 		}
 	})

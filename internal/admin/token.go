@@ -62,9 +62,6 @@ func (a *Admin) login(r *http.Request) (actor, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return actor{}, fault.New(fault.InvalidAPIKey, "the admin API takes Authorization: Bearer TOKEN and no other scheme")
 	}
-	if wait := a.guesses.wait(from, time.Now()); wait > 0 {
-		return actor{}, fault.New(fault.QueueFull, "too many wrong tokens came from this address: wait before the next").WithRetryAfter(wait)
-	}
 	digest := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	var found actor
 	for _, t := range a.Tokens() { // All of them, whichever fits: the time tells nothing.
@@ -72,11 +69,14 @@ func (a *Admin) login(r *http.Request) (actor, error) {
 			found = actor{t.name, t.role}
 		}
 	}
-	if found.name == "" {
-		a.guesses.wrong(from, time.Now())
-		return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask")
+	if found.name != "" {
+		return found, nil
 	}
-	return found, nil
+	if wait := a.guesses.wrong(from, time.Now()); wait > 0 {
+		return actor{}, fault.New(fault.RateLimitExceeded, "this admin token is not known here, and many such came from this address: correct it before you send it again").
+			WithRetryAfter(wait)
+	}
+	return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask")
 }
 
 // openDoor is the login of the mode without tokens. A web page can make a browser resolve its own name to a loopback
@@ -107,8 +107,11 @@ const (
 	guessEvery = 2 * time.Second // and then one in this time
 )
 
-// guesses bounds how fast tokens can be tried, by the address that tries. Addresses share a fixed number of places by a
-// secret hash: it never grows, and nobody can choose whom to share with. Tokens are long and random; this is for those that are not.
+// guesses tell clients with a wrong token to slow down, by the address that they come from. A right token is let in whatever its
+// address has sent: behind a proxy all share one, and a poller with an old token must not keep an operator from the kill switch. What
+// keeps a token from being guessed is its length.
+//
+// Addresses share a fixed number of places by a secret hash: it never grows, and nobody can choose whom to share with.
 type guesses struct {
 	seed  maphash.Seed
 	mu    sync.Mutex
@@ -124,21 +127,17 @@ func (g *guesses) place(from netip.Addr) *time.Time {
 	return &g.until[maphash.Comparable(g.seed, from)%uint64(len(g.until))]
 }
 
-// wait is how long from now on the address has to wait.
-func (g *guesses) wait(from netip.Addr, now time.Time) time.Duration {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	owed := max(0, g.place(from).Sub(now))
-	return max(0, owed-(guessBurst-1)*guessEvery)
-}
-
-// wrong notes a wrong token.
-func (g *guesses) wrong(from netip.Addr, now time.Time) {
+// wrong takes note of a wrong token and returns 0, or how long the address has to wait before the next.
+func (g *guesses) wrong(from netip.Addr, now time.Time) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	until := g.place(from)
 	if until.Before(now) {
 		*until = now
 	}
+	if wait := until.Sub(now) - (guessBurst-1)*guessEvery; wait > 0 {
+		return wait
+	}
 	*until = until.Add(guessEvery)
+	return 0
 }

@@ -24,6 +24,7 @@ const (
 	PreconditionFailed   Code = "precondition_failed"
 	RequestTooLarge      Code = "request_too_large"
 	UnsupportedMediaType Code = "unsupported_media_type"
+	RateLimitExceeded    Code = "rate_limit_exceeded"
 	QueueFull            Code = "queue_full"
 
 	// ClientClosed is written to logs and records only: there is nobody left to answer.
@@ -78,6 +79,7 @@ var catalogue = index([]Entry{
 	{PreconditionFailed, http.StatusPreconditionFailed, typeRequest, false, "The document has changed since it was read"},
 	{RequestTooLarge, http.StatusRequestEntityTooLarge, typeRequest, false, "The request's body is larger than this router accepts"},
 	{UnsupportedMediaType, http.StatusUnsupportedMediaType, typeRequest, false, "The body is not sent as plain JSON"},
+	{RateLimitExceeded, http.StatusTooManyRequests, typeRateLimit, true, "More requests came than are allowed in this time"},
 	{QueueFull, http.StatusTooManyRequests, typeRateLimit, true, "The router holds as much as it can"},
 	{ClientClosed, statusClientClosed, typeRequest, false, "The client left before the answer was complete"},
 	{InternalError, http.StatusInternalServerError, typeServer, true, "A bug of the router"},
