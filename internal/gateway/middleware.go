@@ -100,6 +100,8 @@ func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	switch {
 	case quiet && x.err == nil:
 		level = slog.LevelDebug
+	case x.Code == string(fault.ModelDisabled):
+		level = slog.LevelWarn // An operator wanted it so.
 	case x.Status >= http.StatusInternalServerError:
 		level = slog.LevelError
 	case x.Truncated:
