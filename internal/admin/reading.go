@@ -82,13 +82,19 @@ func compare(w policy.Written, before policy.Stored, there bool) (adminapi.Diffe
 		return d, nil
 	}
 	d.Revision, d.Outcome = before.Revision, adminapi.Changed
+	shown := masked(before)
 	if !json.Valid(before.Content) { // What cannot be compared is replaced whole.
-		d.Fields = []adminapi.Field{{Before: showable(before.Content), After: w.Content}}
+		d.Fields = []adminapi.Field{{Before: showable(shown), After: w.Content}}
 		return d, nil
 	}
-	var err error
-	if d.Fields, err = differences(before.Content, w.Content); err == nil && len(d.Fields) == 0 {
+	fields, err := differences(before.Content, w.Content)
+	switch {
+	case err != nil:
+		return d, err
+	case len(fields) == 0:
 		d.Outcome = adminapi.Unchanged
+		return d, nil
 	}
+	d.Fields, err = differences(shown, masked(policy.Stored{Kind: w.Kind(), ID: w.ID(), Content: w.Content}))
 	return d, err
 }

@@ -56,7 +56,7 @@ func (a *Admin) view(s sight, stored policy.Stored) adminapi.Document {
 	problems := s.about(stored.Kind, stored.ID)
 	d := adminapi.Document{
 		Kind: string(stored.Kind), ID: stored.ID, Place: stored.Place, Revision: stored.Revision, Legacy: stored.Legacy,
-		Status: s.status(stored, problems), Content: showable(stored.Content), Problems: showProblems(problems),
+		Status: s.status(stored, problems), Content: showable(masked(stored)), Problems: showProblems(problems),
 	}
 	if status, ok := s.backends[stored.ID]; ok && stored.Kind == policy.KindBackend {
 		d.Backend = new(s.backend(status))
@@ -142,15 +142,14 @@ func (s sight) backend(b fleet.Status) adminapi.Backend {
 }
 
 func showChange(c policy.Change) adminapi.Change {
+	shown := func(content json.RawMessage) json.RawMessage {
+		if content == nil {
+			return json.RawMessage("null")
+		}
+		return showable(masked(policy.Stored{Kind: c.Kind, ID: c.ID, Content: content}))
+	}
 	return adminapi.Change{
 		Revision: c.Revision, Action: string(c.Action), Kind: string(c.Kind), ID: c.ID,
-		Before: orNull(c.Before), After: orNull(c.After), Actor: c.Actor, Reason: c.Reason, At: c.At,
+		Before: shown(c.Before), After: shown(c.After), Actor: c.Actor, Reason: c.Reason, At: c.At,
 	}
-}
-
-func orNull(content json.RawMessage) json.RawMessage {
-	if content == nil {
-		return json.RawMessage("null")
-	}
-	return showable(content)
 }

@@ -57,7 +57,7 @@ type Document struct {
 	// Legacy says that it has the form of the earlier service.
 	Legacy bool   `json:"legacy,omitempty"`
 	Status Status `json:"status"`
-	// Content is the document as it was written. A secret in it is a reference.
+	// Content is the document as it was written. A secret in it is a reference: what stands there and is none, is hidden.
 	Content json.RawMessage `json:"content"`
 	// Problems tell why it is not used as it is written, or what of it has no effect.
 	Problems []Problem `json:"problems,omitempty"`
