@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/ai-aas/api-router/internal/fault"
@@ -95,8 +96,8 @@ func (c *call) limit() (int, error) {
 
 // checkReason bounds what goes into the history.
 func checkReason(reason string) error {
-	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fault.Newf(fault.InvalidRequest, "reason must be one line of at most %d bytes", maxReason).WithParam("reason")
+	if len(reason) > maxReason || !utf8.ValidString(reason) || strings.ContainsFunc(reason, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fault.Newf(fault.InvalidRequest, "reason must be one line of printable text, of at most %d bytes", maxReason).WithParam("reason")
 	}
 	return nil
 }
@@ -114,10 +115,8 @@ func (c *call) condition() (*int64, error) {
 	case len(match) == 0:
 		return nil, nil
 	}
-	text, quoted := strings.CutPrefix(match[0], `"`)
-	text, closed := strings.CutSuffix(text, `"`)
-	revision, err := strconv.ParseInt(text, 10, 64)
-	if !quoted || !closed || err != nil || revision <= 0 {
+	revision, err := strconv.ParseInt(strings.Trim(match[0], `"`), 10, 64)
+	if err != nil || revision <= 0 || etag(revision) != match[0] {
 		return nil, fault.New(fault.InvalidRequest, `If-Match takes one revision in quotes, as in If-Match: "17": the ETag of the document`).WithParam("If-Match")
 	}
 	return &revision, nil
@@ -162,6 +161,9 @@ func (c *call) decode(limit int64, v any) error {
 	body, err := c.read(limit, jsonTypes)
 	if err != nil {
 		return err
+	}
+	if first := bytes.TrimSpace(body)[0]; first != '{' && json.Valid(body) {
+		return fault.New(fault.InvalidRequest, "the body must be a JSON object")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.DisallowUnknownFields()

@@ -107,6 +107,7 @@ func TestConditionsThatDoNotHoldChangeNothing(t *testing.T) {
 		"any revision":         {"PUT", "/backends/a", backendA, []string{"If-Match", "*"}, 400, "invalid_request", "in quotes"},
 		"a list":               {"PUT", "/backends/a", backendA, []string{"If-Match", `"1", "2"`}, 400, "invalid_request", "in quotes"},
 		"revision nought":      {"PUT", "/backends/a", backendA, []string{"If-Match", `"0"`}, 400, "invalid_request", "in quotes"},
+		"a sign":               {"PUT", "/backends/a", backendA, []string{"If-Match", `"+1"`}, 400, "invalid_request", "in quotes"},
 		"a tag to be absent":   {"PUT", "/backends/a", backendA, []string{"If-None-Match", `"1"`}, 400, "invalid_request", "takes * alone"},
 		"both":                 {"PUT", "/backends/a", backendA, []string{"If-Match", `"1"`, "If-None-Match", "*"}, 400, "ambiguous_request", "one condition"},
 	} {

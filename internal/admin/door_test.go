@@ -82,6 +82,11 @@ func TestBodiesAndParametersAreReadStrictly(t *testing.T) {
 		"a rollback to nowhere":   {"POST", "/backends/a/rollback", `{}`, nil, 400, "revision is missing"},
 		"a rollback to the moon":  {"POST", "/backends/nobody/rollback", `{"revision":999999}`, nil, 404, "has no revision 999999"},
 		"a rollback with a slip":  {"POST", "/backends/a/rollback", `{"revison":1}`, nil, 400, "revison"},
+		"a list for an object":    {"POST", "/marks", `[]`, nil, 400, "must be a JSON object"},
+		"null for an object":      {"POST", "/explain", ` null`, nil, 400, "must be a JSON object"},
+		"an id of dots":           {"PUT", "/backends/%2e%2E", backendA, nil, 400, "not . or .. alone"},
+		"a reason with commands":  {"DELETE", "/backends/a?reason=%C2%9B31m", "", nil, 400, "printable"},
+		"a reason written back":   {"DELETE", "/backends/a?reason=%E2%80%AEa", "", nil, 400, "printable"},
 		"history of what is none": {"GET", "/prices/nobody/history", "", nil, 404, "there is no price nobody"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,14 +37,12 @@ func newMark(ask adminapi.MarkRequest, who string, now time.Time) (policy.Mark, 
 		return m, fault.New(fault.InvalidRequest, "a mark is on a backend, or on a model, an organization or both: name one of these").WithParam("backend")
 	case !slices.Contains(states, m.State):
 		return m, fault.Newf(fault.InvalidRequest, "state must be one of %s", strings.Join(states, ", ")).WithParam("state")
-	case strings.TrimSpace(m.Reason) == "" && m.State == policy.Disabled:
-		return m, fault.New(fault.InvalidRequest, "reason is missing: whoever meets the mark will want to know why").WithParam("reason")
 	case ask.For != 0 && !ask.Until.IsZero():
 		return m, fault.New(fault.InvalidRequest, "for and until say the same in two ways: send one of them").WithParam("until")
-	case ask.For < 0:
-		return m, fault.New(fault.InvalidRequest, "for must be above 0").WithParam("for")
 	case !ask.Until.IsZero() && !ask.Until.After(now):
 		return m, fault.New(fault.InvalidRequest, "until is over already").WithParam("until")
+	case ask.For < 0:
+		return m, fault.New(fault.InvalidRequest, "for must be above 0").WithParam("for")
 	}
 	if ask.For > 0 {
 		m.Until = now.Add(time.Duration(ask.For))
@@ -56,11 +54,14 @@ func newMark(ask adminapi.MarkRequest, who string, now time.Time) (policy.Mark, 
 	return m, nil
 }
 
-// checkMark makes sure that a mark has the id of its target, and that its target exists: a slip in a name would leave what was
+// checkMark makes sure that a mark says why it disables, that it has the id of its target, and that its target exists: a slip in a name would leave what was
 // meant as it is. Which organizations there are, documents do not tell.
 func (a *Admin) checkMark(ctx context.Context, m *policy.Mark) error {
 	if id := policy.MarkID(m.Backend, m.Model, m.Organization); id != m.ID {
 		return fault.Newf(fault.InvalidRequest, "the mark on this target has the id %s, not %s", id, m.ID).WithParam("id")
+	}
+	if strings.TrimSpace(m.Reason) == "" && m.State == policy.Disabled {
+		return fault.New(fault.InvalidRequest, "reason is missing: whoever meets the mark will want to know why").WithParam("reason")
 	}
 	if m.Backend == "" && m.Model == "" {
 		return nil

@@ -148,6 +148,35 @@ func TestValidateFindsWhatIsWrongTogether(t *testing.T) {
 	}
 }
 
+func TestDocumentsThatContradictEachOtherAreNotGood(t *testing.T) {
+	h := newHouse(t)
+	h.furnish()
+	twice := "kind: Backend\nid: c\nurl: http://127.0.0.1:1\n---\n" + backendA + "\n---\nkind: Backend\nid: c\nurl: http://127.0.0.1:2\n"
+	v, err := h.client(adminapi.RoleViewer).Validate(t.Context(), []byte(twice))
+	must(t, err)
+	if v.Valid || len(v.Problems) != 2 || v.Problems[0].Line != 1 || v.Problems[1].Line != 7 {
+		t.Errorf("%+v", v)
+	}
+	d, err := h.client(adminapi.RoleViewer).Diff(t.Context(), []byte(twice))
+	must(t, err)
+	if len(d.Items) != 1 || d.Items[0].ID != "a" || len(d.Problems) != 2 {
+		t.Errorf("%+v", d)
+	}
+	for document, wrong := range map[string]string{
+		"kind: Mark\nbackend: c\nstate: draining\n---\nkind: Backend\nid: c\nurl: http://127.0.0.1:1\n": "",
+		"kind: Mark\nbackend: a\nstate: draining\n":                                                     "",
+		"kind: Mark\nbackend: nobody\nstate: draining\n":                                                "does not exist",
+		"kind: Mark\nid: mine\nbackend: a\nstate: draining\n":                                           "has the id",
+		"kind: Mark\nbackend: a\nstate: disabled\n":                                                     "reason",
+	} {
+		v, err := h.client(adminapi.RoleViewer).Validate(t.Context(), []byte(document))
+		must(t, err)
+		if v.Valid != (wrong == "") || wrong != "" && !strings.Contains(v.Problems[0].Message, wrong) {
+			t.Errorf("%s: %+v, want %q", document, v, wrong)
+		}
+	}
+}
+
 func TestDiffSaysWhatPutWouldDo(t *testing.T) {
 	h, ctx := newHouse(t), t.Context()
 	h.furnish()

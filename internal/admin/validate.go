@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
@@ -21,6 +22,7 @@ func (a *Admin) validate(c *call) (reply, error) {
 		documents = append(documents, w.Document)
 	}
 	problems = append(problems, a.beside(c.Context(), documents)...)
+	problems = append(problems, a.marks(c.Context(), documents)...)
 	return reply{body: adminapi.Validation{
 		Valid:     !slices.ContainsFunc(problems, func(p policy.Problem) bool { return !p.Serving }),
 		Documents: len(documents),
@@ -38,7 +40,26 @@ func (c *call) documents() ([]policy.Written, []policy.Problem, error) {
 	if len(written) == 0 && len(problems) == 0 {
 		return nil, nil, fault.New(fault.InvalidRequest, "the body holds no document")
 	}
-	return written, problems, nil
+	written, again := single(written)
+	return written, append(problems, again...), nil
+}
+
+// single takes out the documents whose id is there more than once, and reports each of them: nobody can say which is meant.
+func single(written []policy.Written) (once []policy.Written, problems []policy.Problem) {
+	times := make(map[subject]int, len(written))
+	for _, w := range written {
+		times[subject{w.Kind(), w.ID()}]++
+	}
+	for _, w := range written {
+		if n := times[subject{w.Kind(), w.ID()}]; n > 1 {
+			problems = append(problems, policy.Problem{
+				Kind: w.Kind(), ID: w.ID(), File: w.File, Line: w.Line, Message: fmt.Sprintf("%d documents have this id: leave one", n),
+			})
+			continue
+		}
+		once = append(once, w)
+	}
+	return once, problems
 }
 
 // diff says what writing documents would change in the book.
@@ -70,6 +91,24 @@ func (a *Admin) diff(c *call) (reply, error) {
 		answer.Items = append(answer.Items, difference)
 	}
 	return reply{body: answer}, nil
+}
+
+// marks checks the marks among documents as a put would once the others are written.
+func (a *Admin) marks(ctx context.Context, documents []policy.Document) []policy.Problem {
+	var problems []policy.Problem
+	for _, d := range documents {
+		if d.Mark == nil {
+			continue
+		}
+		err := a.checkMark(ctx, d.Mark)
+		if fault.CodeOf(err) == fault.NotFound && lookFor(d.Mark, documents) == nil {
+			continue
+		}
+		if err != nil {
+			problems = append(problems, policy.Problem{Kind: d.Kind(), ID: d.ID(), File: d.File, Line: d.Line, Message: fault.From(err).Message})
+		}
+	}
+	return problems
 }
 
 // beside checks documents against those in force and returns what is wrong with them. The table may be a moment behind the
