@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -46,7 +48,7 @@ type finding struct {
 	key      string           // of its id
 	kv       *mvccpb.KeyValue // nil where it is not there; perhaps at another key
 	revision int64            // of the store
-	trail    []string         // the keys of its history, the oldest first
+	trail    []int64          // the numbers in the keys of its history, the oldest first
 }
 
 func (b *Book) find(ctx context.Context, kind policy.Kind, id string) (finding, error) {
@@ -69,7 +71,10 @@ func (b *Book) find(ctx context.Context, kind policy.Kind, id string) (finding, 
 	}
 	f.revision = answer.Header.GetRevision()
 	for _, kv := range answer.Responses[1].GetResponseRange().GetKvs() {
-		f.trail = append(f.trail, string(kv.Key))
+		directory, digits := path.Split(string(kv.Key))
+		if number, err := strconv.ParseInt(digits, 10, 64); err == nil && numbered(directory, number) == string(kv.Key) { // Others' keys may be there.
+			f.trail = append(f.trail, number)
+		}
 	}
 	if at := answer.Responses[0].GetResponseRange().GetKvs(); len(at) > 0 {
 		f.kv = at[0]

@@ -28,6 +28,7 @@ var (
 	// errAnew ends one reading of the whole for another at once.
 	errAnew   = errors.New("the documents have to be read anew")
 	errSilent = errors.New("the watch of etcd is silent, although there are changes")
+	errBack   = errors.New("etcd is at an older revision than before: it was restored")
 )
 
 // Watch implements policy.Source. A change is published within about a tenth of a second; several that come together are published as one.
@@ -121,10 +122,10 @@ type held struct {
 	problems []policy.Problem // where there are any, there is no document
 }
 
-// load reads all documents at one revision.
+// load reads all documents at one revision. Marks come first: where there are too many documents, what is switched off stays so.
 func (b *Book) load(ctx context.Context) (*ledger, error) {
 	l := &ledger{book: b, entries: map[string]held{}, pending: map[string]*mvccpb.KeyValue{}}
-	for _, kind := range policy.Kinds() {
+	for _, kind := range []policy.Kind{policy.KindMark, policy.KindBackend, policy.KindRoutingPolicy, policy.KindPrice} {
 		revision, err := b.scan(ctx, b.directory(kind), l.revision, l.put)
 		if err != nil {
 			return nil, err
@@ -284,7 +285,9 @@ func (w *subscription) check(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case head <= w.seen:
+	case head < w.seen: // What a majority agrees on never goes back. The watch waits for revisions that are yet to come.
+		return fmt.Errorf("%w (%d after %d)", errBack, head, w.seen)
+	case head == w.seen:
 		w.asked = time.Time{}
 		return nil
 	case w.asked.IsZero():

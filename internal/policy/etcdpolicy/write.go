@@ -50,6 +50,11 @@ func (b *Book) history(kind policy.Kind, id string) string {
 	return b.config.Prefix + "history/" + kind.Collection() + "/" + url.PathEscape(id) + "/"
 }
 
+// numbered is the key of an entry in a document's history.
+func numbered(directory string, number int64) string {
+	return fmt.Sprintf("%s%020d", directory, number)
+}
+
 // Write implements policy.Book. A policy that stands at a key of the earlier service moves to the key of its id when it is changed.
 // An error that is none of policy's may mean that the change was made and only the answer was lost.
 func (b *Book) Write(ctx context.Context, change policy.Write) (policy.Stored, error) {
@@ -99,9 +104,14 @@ func (b *Book) attempt(ctx context.Context, change policy.Write) (policy.Stored,
 	conditions := []clientv3.Cmp{
 		clientv3.Compare(clientv3.ModRevision(directory), "<", f.revision+1).WithPrefix(), // That of none is 0.
 	}
-	operations := []clientv3.Op{clientv3.OpPut(fmt.Sprintf("%s%020d", directory, f.revision), string(note))}
-	if n := len(f.trail); n >= kept {
-		operations = append(operations, clientv3.OpDelete(directory, clientv3.WithRange(f.trail[n-kept+1])))
+	number := f.revision
+	n := len(f.trail)
+	if n > 0 { // In an etcd that the documents were copied into, its revisions may be below those in the keys.
+		number = max(number, f.trail[n-1]+1)
+	}
+	operations := []clientv3.Op{clientv3.OpPut(numbered(directory, number), string(note))}
+	if n >= kept {
+		operations = append(operations, clientv3.OpDelete(directory, clientv3.WithRange(numbered(directory, f.trail[n-kept+1]))))
 	}
 	if place := string(f.kv.GetKey()); f.kv != nil {
 		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(place), "=", f.kv.GetModRevision()))
