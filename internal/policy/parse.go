@@ -44,7 +44,7 @@ func Parse(name string, data []byte) ([]Document, []Problem) {
 
 // ParseOne reads the one document, JSON or YAML, that is stored under a key of its own. kind and id are what the key says: the
 // document may leave them out and must not contradict them. A kind or an id that is empty is taken from the document.
-// The document is good if there are no problems; place is used for the places in both.
+// The document is good if there are no problems, and says otherwise at most its Legacy; place is used for the places in both.
 //
 // A policy may have the form of the earlier service. Its id may then also be that service's key for an organization's model,
 // "<organization or *>/<model>", where the model may contain slashes: see legacy.go.
@@ -74,7 +74,7 @@ func ParseOne(place string, kind Kind, id string, data []byte) (Document, []Prob
 		problems[i].ID = cmp.Or(problems[i].ID, about.ID)
 	}
 	if len(problems) > 0 {
-		return Document{}, problems
+		return Document{Legacy: document.Legacy}, problems
 	}
 	document.Line = 0 // The key is the whole place.
 	return document, nil

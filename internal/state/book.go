@@ -130,7 +130,7 @@ func apply(ctx context.Context, tx *sql.Tx, change policy.Write) (stored policy.
 	case there && change.Content != nil && same(before, change.Content):
 		return describe(stored, before), false, nil
 	case !there:
-		if err := room(ctx, tx); err != nil {
+		if err := room(ctx, tx, change.Kind); err != nil {
 			return stored, false, err
 		}
 	}
@@ -155,10 +155,12 @@ func apply(ctx context.Context, tx *sql.Tx, change policy.Write) (stored policy.
 	return describe(stored, bytes.Clone(change.Content)), true, err
 }
 
-// room says whether one more document can be read by those who watch the book.
-func room(ctx context.Context, tx *sql.Tx) error {
+// room says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
+// too, a backend can be switched off.
+func room(ctx context.Context, tx *sql.Tx, kind policy.Kind) error {
 	var documents int
-	if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM document").Scan(&documents); err != nil {
+	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM document WHERE (kind = $1) = $2", policy.KindMark, kind == policy.KindMark).Scan(&documents)
+	if err != nil {
 		return err
 	}
 	if documents >= policy.MaxDocuments {

@@ -87,6 +87,10 @@ func TestABookTakesNoMoreThanCanBeRead(t *testing.T) {
 		}
 	}
 	writeVersion(t, book, "a", 1)
+	_, err = book.Write(waits(t), policy.Write{Kind: policy.KindMark, ID: "backend.a", Content: []byte(`{"backend":"a","state":"disabled"}`)})
+	if err != nil {
+		t.Errorf("a backend cannot be switched off: %v", err)
+	}
 }
 
 func TestWritesThatMeanNothingAreRefused(t *testing.T) {

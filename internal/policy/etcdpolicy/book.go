@@ -152,9 +152,10 @@ func (b *Book) stored(kv *mvccpb.KeyValue) policy.Stored {
 	kind, id := b.name(place)
 	s := policy.Stored{Kind: kind, ID: id, Place: place, Revision: kv.ModRevision, Content: content(kv.Value)}
 	document, problems := b.parse(kv)
+	s.Legacy = document.Legacy
 	switch {
 	case len(problems) == 0:
-		s.ID, s.Legacy = document.ID(), document.Legacy
+		s.ID = document.ID()
 	case plain(id) == "" && problems[0].ID != "":
 		s.ID = problems[0].ID
 	}
