@@ -2,6 +2,7 @@ package app
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,14 +80,13 @@ func Seed(ctx context.Context, p Process, sources Sources, o SeedOptions) error 
 	waiting, cancel := context.WithTimeout(ctx, o.Wait)
 	err = place.wait(waiting)
 	cancel()
-	if err != nil {
+	switch {
+	case err == nil:
+		err = s.run(ctx, seeds, o.Upgrade)
+	case ctx.Err() != nil:
+		err = fmt.Errorf("interrupted: nothing was written: %w", ctx.Err())
+	default:
 		err = fmt.Errorf("nothing was written within %s (--wait): %w", o.Wait, err)
-	}
-	if err == nil && o.Upgrade {
-		err = s.upgrade(ctx)
-	}
-	if err == nil {
-		err = s.write(ctx, seeds)
 	}
 	return errors.Join(err, place.close())
 }
@@ -184,6 +184,17 @@ type seeding struct {
 	out                         io.Writer
 	dry                         bool
 	created, changed, unchanged int
+}
+
+// run upgrades what is there, where that is asked for, and writes the documents. A policy that cannot be upgraded keeps nothing else back.
+func (s *seeding) run(ctx context.Context, documents []policy.Written, upgrade bool) error {
+	var found error
+	if upgrade {
+		if found = s.upgrade(ctx); found != nil && !errors.Is(found, ErrFound) {
+			return found
+		}
+	}
+	return cmp.Or(s.write(ctx, documents), found)
 }
 
 // say prints what was done with one document.

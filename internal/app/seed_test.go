@@ -1,8 +1,10 @@
 package app_test
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -271,6 +273,34 @@ func TestSeedUpgradesAPolicyThatStandsAtTwoKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"policies/globex/m", "policies/other", "policies/same"}, slices.Sorted(maps.Keys(e.keys(t)))); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// One policy that needs a person must not keep a release from its documents.
+func TestSeedWritesItsFilesAlsoWhereAPolicyCannotBeUpgraded(t *testing.T) {
+	flags := stateFlags(t)
+	book, err := state.Open(state.Options{URL: flags["state.url"], Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = book.Write(t.Context(), policy.Write{Kind: policy.KindRoutingPolicy, ID: "broken", Content: []byte(`{"PolicyID":"broken","Model":"m","Backends":[]}`)})
+	if err := errors.Join(err, book.Close()); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := seed(t, flags, app.SeedOptions{Upgrade: true, Files: []string{write(t, "documents.yaml", seedDocuments)}})
+	if !errors.Is(err, app.ErrFound) || !strings.Contains(out, "0 policies of the earlier service upgraded, 1 left") || !strings.Contains(out, "4 documents: 4 created") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestSeedThatIsInterruptedSaysSo(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	sources := app.Sources{Flags: map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": "127.0.0.1:1"}}
+	o := app.SeedOptions{Files: []string{write(t, "documents.yaml", seedDocuments)}, Wait: hang}
+	err := app.Seed(ctx, app.Process{Stdout: io.Discard, Stderr: io.Discard}, sources, o)
+	if !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), "interrupted: nothing was written") {
+		t.Error(err)
 	}
 }
 
