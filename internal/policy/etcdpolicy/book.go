@@ -162,10 +162,13 @@ func (b *Book) stored(kv *mvccpb.KeyValue) policy.Stored {
 	return s
 }
 
-// content is a value as JSON: what is no JSON becomes the JSON string of it.
+// content is a value as JSON: a document in YAML becomes one in JSON, and what is no document the JSON string of it.
 func content(value []byte) json.RawMessage {
 	if json.Valid(value) {
 		return json.RawMessage(value)
+	}
+	if object, err := policy.ToJSON(value); err == nil && object[0] == '{' {
+		return object
 	}
 	quoted, err := json.Marshal(string(value[:min(len(value), maxValue)]))
 	if err != nil { // Every string can be JSON.

@@ -2,6 +2,7 @@ package etcdpolicy
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,5 +114,32 @@ func TestABrokenPolicyAtAnOlderKeyCanBeDeleted(t *testing.T) {
 				t.Errorf("%s: the history is %+v, %v", key, made, err)
 			}
 		}
+	})
+}
+
+// Of two policies with one id, that is routed by which is shown and changed under it: the one at the key of the id.
+func TestAPolicyAtItsOwnKeyComesBeforeOneAtAnOlderKey(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		s.put(t, "/api-router/backends/a", backend("a", 1))
+		s.put(t, "/api-router/policies/acme/older", `{"PolicyID":"p","Backends":[{"BackendID":"a","Weight":1}]}`)
+		s.put(t, "/api-router/policies/p", `{"model":"own","backends":[{"id":"a"}]}`)
+		w := watch(t, s.book(t))
+		routed := func(want string) {
+			t.Helper()
+			eventually(t, want, func() (string, bool) {
+				if w.Table() == nil {
+					return "no table", false
+				}
+				d, _ := w.Table().Find(policy.KindRoutingPolicy, "p")
+				if d.Policy == nil {
+					return "no policy", false
+				}
+				got := fmt.Sprintf("%s, %v", d.Policy.Model, w.Table().Problems())
+				return got, got == want
+			})
+		}
+		routed("own, [/api-router/policies/acme/older: RoutingPolicy p: this id is already used by the RoutingPolicy at /api-router/policies/p (a good version keeps serving)]")
+		s.remove(t, "/api-router/policies/p")
+		routed("older, []")
 	})
 }

@@ -92,3 +92,21 @@ func TestMarksAreReadBeforeEverythingElse(t *testing.T) {
 		holds("2")
 	})
 }
+
+// Somebody may put YAML. It is read as a document, and has to be shown as one.
+func TestADocumentInYAMLIsShownAsJSON(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		b := s.book(t)
+		for text, want := range map[string]string{
+			"backend: y\nstate: disabled\n": `{"backend":"y","state":"disabled"}`,
+			"backend: [":                    `"backend: ["`,
+			"two\nlines":                    `"two\nlines"`,
+		} {
+			s.put(t, "/api-router/marks/backend.y", text)
+			stored, err := b.Read(t.Context(), policy.KindMark, "backend.y")
+			if err != nil || len(stored) != 1 || string(stored[0].Content) != want {
+				t.Errorf("%q is shown as %+v, %v; want %s", text, stored, err, want)
+			}
+		}
+	})
+}

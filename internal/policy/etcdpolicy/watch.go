@@ -168,10 +168,19 @@ func (l *ledger) snapshot() policy.Snapshot {
 	s := policy.Snapshot{Origin: "etcd " + l.book.config.Prefix, Documents: make([]policy.Document, 0, len(l.entries))}
 	for _, key := range slices.Sorted(maps.Keys(l.entries)) {
 		e := l.entries[key]
-		if len(e.problems) == 0 {
-			s.Documents = append(s.Documents, e.document)
-		}
 		s.Problems = append(s.Problems, e.problems...)
+		if len(e.problems) > 0 {
+			continue
+		}
+		kind, id := e.document.Kind(), e.document.ID()
+		own := l.book.directory(kind) + id
+		if first, there := l.entries[own]; there && own != key && len(first.problems) == 0 { // As Read has it.
+			s.Problems = append(s.Problems, policy.Problem{
+				Kind: kind, ID: id, File: key, Message: fmt.Sprintf("this id is already used by the %s at %s", kind, own),
+			})
+			continue
+		}
+		s.Documents = append(s.Documents, e.document)
 	}
 	if l.over {
 		s.Problems = append(s.Problems, policy.Problem{
