@@ -43,6 +43,11 @@ func TestEtcdComesBackWithOtherData(t *testing.T) {
 		s.kill(t)
 		s.wipe(t)
 		s.start(t)
+		s.put(t, "/elsewhere", "") // It takes until etcd has a leader.
+		time.Sleep(time.Second)
+		if got := w.backends(); got != "a=50 b=1" {
+			t.Fatalf("an etcd that has lost its data leaves %q in force", got)
+		}
 		s.put(t, "/api-router/backends/a", backend("a", 99))
 		t.Log("back: a change is in force after", w.until(t, "a=99"))
 		s.remove(t, "/api-router/backends/a")

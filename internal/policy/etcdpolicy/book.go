@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -27,6 +28,7 @@ const (
 type Book struct {
 	config Config
 	link   *link
+	known  atomic.Pointer[known]
 }
 
 var (

@@ -29,6 +29,7 @@ var (
 	errAnew   = errors.New("the documents have to be read anew")
 	errSilent = errors.New("the watch of etcd is silent, although there are changes")
 	errBack   = errors.New("etcd is at an older revision than before: it was restored")
+	errLost   = errors.New("etcd is at an older revision than before and has no documents: it has lost them; what is in force stays until there is one")
 )
 
 // Watch implements policy.Source. A change is published within about a tenth of a second; several that come together are published as one.
@@ -65,7 +66,15 @@ func (b *Book) follow(ctx context.Context, publish func(policy.Snapshot)) error 
 	if err != nil {
 		return err
 	}
-	publish(l.snapshot())
+	if before := b.known.Load(); before != nil && before.documents > 0 && len(l.entries) == 0 && l.revision < before.revision {
+		return errLost // Nobody has deleted them: an etcd with a new, empty disk must not switch everything off.
+	}
+	reached := l.revision
+	tell := func() {
+		b.known.Store(&known{reached, len(l.entries)})
+		publish(l.snapshot())
+	}
+	tell()
 	ctx, cancel := context.WithCancel(ctx)
 	w := b.subscribe(ctx, l.revision+1)
 	defer func() { cancel(); <-w.ended }()
@@ -86,6 +95,7 @@ func (b *Book) follow(ctx context.Context, publish func(policy.Snapshot)) error 
 			if err := w.take(answer, l); err != nil {
 				return err
 			}
+			reached = max(reached, answer.GetHeader().GetRevision())
 			b.link.state.heard(answer.GetHeader().GetRevision())
 			if !armed && len(l.pending) > 0 && !answer.GetFragment() { // A fragment is a part of one revision.
 				due.Reset(max(gather, rest-time.Since(published)))
@@ -97,7 +107,7 @@ func (b *Book) follow(ctx context.Context, publish func(policy.Snapshot)) error 
 				return err
 			}
 			published = time.Now()
-			publish(l.snapshot())
+			tell()
 		case <-check.C:
 			if err := w.check(ctx); err != nil {
 				return err
@@ -105,6 +115,12 @@ func (b *Book) follow(ctx context.Context, publish func(policy.Snapshot)) error 
 			check.Reset(between(checkEvery/2, checkEvery))
 		}
 	}
+}
+
+// known is what was published last, and the revision that etcd was at.
+type known struct {
+	revision  int64
+	documents int
 }
 
 // ledger is the documents that one Watch knows, by key.
