@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
@@ -24,6 +23,18 @@ func named(usage string, least, most int) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
 			return fmt.Errorf("write it as: api-router %s, where KIND is backends, policies, prices or marks", usage)
+		}
+		return nil
+	}
+}
+
+const nameFiles = "name files and directories with -f, each with its own"
+
+// nothing wants no arguments, and says what to write instead.
+func nothing(instead string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return fmt.Errorf("%s takes no argument, and got %q: %s", c.Name(), args[0], instead)
 		}
 		return nil
 	}
@@ -102,11 +113,11 @@ func (o *operation) documents(kind policy.Kind, list adminapi.List, answer any, 
 // contents prints documents as they were written, ready for apply.
 func (o *operation) contents(items []adminapi.Document) error {
 	for i := range items {
-		text, err := yaml.JSONToYAML(items[i].Content)
+		text, err := toYAML(items[i].Content)
 		if err != nil {
 			return fmt.Errorf("%s %s: %w", items[i].Kind, items[i].ID, err)
 		}
-		if err := o.printf("---\n# %s\n%s\n", oneLine(strings.Join(remarks(&items[i]), ", ")), strings.TrimSpace(string(text))); err != nil {
+		if err := o.printf("---\n# %s\n%s\n", oneLine(strings.Join(remarks(&items[i]), ", ")), text); err != nil {
 			return err
 		}
 	}
@@ -162,7 +173,7 @@ func row(kind policy.Kind, d *adminapi.Document) []string {
 		status += ", legacy"
 	}
 	cells := make([]string, len(heads[kind]))
-	cells[0], cells[len(cells)-2], cells[len(cells)-1] = d.ID, strconv.FormatInt(d.Revision, 10), status
+	cells[0], cells[len(cells)-2], cells[len(cells)-1] = d.ID, revision(d.Revision), status
 	// The id's rules are the server's to check: a document of the earlier service may stand under any key.
 	parsed, problems := policy.ParseOne(d.Place, kind, d.ID, d.Content)
 	if len(problems) > 0 {
@@ -191,6 +202,14 @@ func row(kind policy.Kind, d *adminapi.Document) []string {
 	return cells
 }
 
+// revision is empty where the store keeps none.
+func revision(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.FormatInt(n, 10)
+}
+
 func candidates(list []policy.Candidate) string {
 	names := make([]string, 0, len(list))
 	for _, c := range list {
@@ -212,7 +231,7 @@ nothing is written and every problem is printed. A document that somebody change
 		Example: `  api-router apply -f policies/
   api-router apply -f new.yaml --reason "the new GPUs are in"
   api-router apply -f new.yaml --dry-run`,
-		Args: cobra.NoArgs,
+		Args: nothing(nameFiles),
 	}
 	files := c.Flags().StringArrayP("file", "f", nil, "`FILE` or directory with documents, - for the standard input; may be given several times")
 	reason := c.Flags().String("reason", "", "why, for the history")
@@ -222,6 +241,7 @@ nothing is written and every problem is printed. A document that somebody change
 		if err != nil {
 			return err
 		}
+		written := 0
 		for i := range differences {
 			d := &differences[i]
 			outcome := d.Outcome
@@ -232,9 +252,10 @@ nothing is written and every problem is printed. A document that somebody change
 				}
 				result, err := api.Put(o.Context(), kind.Collection(), d.ID, d.Content, adminapi.If{Revision: &d.Revision, Reason: *reason})
 				if err != nil {
-					return fmt.Errorf("%s %s: %w", d.Kind, d.ID, changedMeanwhile(err))
+					return fmt.Errorf("%s %s: %w%s", d.Kind, d.ID, changedMeanwhile(err), before(written))
 				}
 				outcome = result.Outcome
+				written++
 			}
 			if err := o.printf("%-9s %s %s\n", outcome, d.Kind, d.ID); err != nil {
 				return err
@@ -245,6 +266,17 @@ nothing is written and every problem is printed. A document that somebody change
 		}
 		return nil
 	}).Command
+}
+
+// before says what an apply that failed had done by then.
+func before(written int) string {
+	switch written {
+	case 0:
+		return ""
+	case 1:
+		return "\nthe document before it was written; once this is set right, run the command again"
+	}
+	return fmt.Sprintf("\nthe %d documents before it were written; once this is set right, run the command again", written)
 }
 
 // changedMeanwhile says what to do about a document that somebody else has changed between the look at it and the writing.
@@ -294,7 +326,7 @@ func diffCommand(p app.Process, env map[string]string) *cobra.Command {
 		Short:   "Show what apply would change",
 		Long:    `Show, field by field, what "apply -f" would change. Nothing is written.`,
 		Example: `  api-router diff -f policies/`,
-		Args:    cobra.NoArgs,
+		Args:    nothing(nameFiles),
 	}
 	files := c.Flags().StringArrayP("file", "f", nil, "`FILE` or directory with documents, - for the standard input; may be given several times")
 	exit := c.Flags().Bool("exit-code", false, "end with exit code 1 when there is a difference")
@@ -394,7 +426,7 @@ A change without a name was made past the router, in the store itself. ` + kinds
 		}
 		rows := make([][]string, 0, len(history.Items))
 		for _, e := range history.Items {
-			rows = append(rows, []string{strconv.FormatInt(e.Revision, 10), when(e.At), e.Actor, e.Action, e.Kind + " " + e.ID, e.Reason})
+			rows = append(rows, []string{revision(e.Revision), when(e.At), e.Actor, e.Action, e.Kind + " " + e.ID, e.Reason})
 		}
 		return o.table([]string{"REVISION", "WHEN", "BY", "ACTION", "DOCUMENT", "REASON"}, rows)
 	}).withOutput().Command

@@ -31,7 +31,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if !errors.Is(err, app.ErrFound) && !errors.Is(err, app.ErrLogged) { // Both were said already.
-		fmt.Fprintln(stderr, "api-router: "+strings.ReplaceAll(err.Error(), "\n", "\napi-router: "))
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintln(stderr, "api-router: "+strings.TrimRight(oneLine(line), " "))
+		}
 	}
 	return 1
 }

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -115,8 +113,8 @@ func markCommand(p app.Process, env map[string]string, noun string, v verb, does
 		if err != nil {
 			return err
 		}
-		if *length < 0 {
-			return errors.New("--for must be above 0, as in --for 30m")
+		if *length <= 0 && o.Flags().Changed("for") {
+			return errors.New("--for must be above 0, as in --for 30m; without it the mark holds until somebody takes it away")
 		}
 		result, err := api.Mark(o.Context(), adminapi.MarkRequest{
 			Backend: a.backend, Model: a.model, Organization: a.organization, State: v.state, Reason: *reason, For: adminapi.Duration(*length),
@@ -246,7 +244,7 @@ func explainCommand(p app.Process, env map[string]string) *cobra.Command {
 next. The same code decides for real; nothing is sent to a backend.`,
 		Example: `  api-router explain --model gpt-oss-20b --org acme
   api-router explain --org acme -f request.json`,
-		Args: cobra.NoArgs,
+		Args: nothing("name the model with --model, the request's body with -f FILE"),
 	}
 	var ask adminapi.ExplainRequest
 	f := c.Flags()
@@ -258,7 +256,7 @@ next. The same code decides for real; nothing is sent to a backend.`,
 	file := f.StringP("file", "f", "", "`FILE` with the request's body; - is the standard input")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
 		if *file != "" {
-			body, err := o.body(*file)
+			body, err := o.input(*file, maxBody)
 			if err != nil {
 				return err
 			}
@@ -279,23 +277,3 @@ next. The same code decides for real; nothing is sent to a backend.`,
 
 // maxBody bounds the body that explain sends, in bytes.
 const maxBody = 64 << 20
-
-func (o *operation) body(name string) ([]byte, error) {
-	source := o.stdin
-	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = file.Close() }() // It was only read.
-		source = file
-	}
-	body, err := io.ReadAll(io.LimitReader(source, maxBody+1))
-	if err == nil && len(body) > maxBody {
-		err = fmt.Errorf("it is larger than %d MiB", maxBody>>20)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return body, nil
-}

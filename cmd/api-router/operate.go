@@ -3,16 +3,17 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
@@ -61,9 +62,26 @@ func operate(p app.Process, env map[string]string, c *cobra.Command, run func(o 
 		if err != nil {
 			return fmt.Errorf("--server: %w", err)
 		}
-		return run(o, api, args)
+		return advise(run(o, api, args))
 	}
 	return o
+}
+
+// advise adds to an error what to do about it at this command line.
+func advise(err error) error {
+	if refusal, ok := errors.AsType[*adminapi.Error](err); ok {
+		switch {
+		case refusal.Code == "missing_api_key":
+			return fmt.Errorf("%w; it is taken from %s, or from where --token env:NAME or --token file:PATH says", err, envAdminToken)
+		case refusal.Code == "not_found" && strings.Contains(refusal.Message, adminapi.EndpointChat):
+			return fmt.Errorf("%w; that is the public listener: --server or %s must name listen.admin", err, envAdminURL)
+		}
+		return err
+	}
+	if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "dial" {
+		return fmt.Errorf("%w; is the router running, with identity.admin_tokens, and is this its listen.admin? --server or %s says where to look", err, envAdminURL)
+	}
+	return err
 }
 
 // withOutput adds -o.
@@ -99,12 +117,14 @@ func (o *operation) print(v any) error {
 	if err != nil {
 		return fmt.Errorf("print the answer: %w", err)
 	}
-	if o.output == asYAML {
-		if text, err = yaml.JSONToYAML(text); err != nil {
-			return fmt.Errorf("print the answer: %w", err)
-		}
+	if o.output != asYAML {
+		return o.printf("%s\n", escaped(string(text)))
 	}
-	return o.printf("%s\n", strings.TrimSpace(string(text)))
+	lines, err := toYAML(text)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	return o.printf("%s\n", lines)
 }
 
 // table writes rows under their heads, which are in capitals.
@@ -121,10 +141,10 @@ func (o *operation) table(head []string, rows [][]string) error {
 	return w.Flush()
 }
 
-// oneLine keeps a terminal from obeying what stands in a document.
+// oneLine keeps a terminal from obeying what stands in a document, and from turning it around.
 func oneLine(text string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c >= 0x80 && c < 0xa0 {
+		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c
@@ -137,118 +157,4 @@ func when(t time.Time) string {
 		return ""
 	}
 	return t.Local().Format("2006-01-02 15:04:05")
-}
-
-// writing is the documents of all files, one after the other, and where each line of that comes from.
-type writing struct {
-	text  []byte
-	files []written
-}
-
-type written struct {
-	name  string
-	first int // its first line in the text, from 1
-}
-
-// read takes files, directories and - for the standard input.
-func (o *operation) read(paths []string) (*writing, error) {
-	if len(paths) == 0 {
-		return nil, fmt.Errorf("name the documents with -f FILE, -f DIRECTORY or -f - for the standard input")
-	}
-	w := &writing{}
-	for _, path := range paths {
-		files, err := documentsAt(path)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range files {
-			if err := w.add(file, o.stdin); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return w, nil
-}
-
-// documentsAt lists the files that a path means.
-func documentsAt(path string) ([]string, error) {
-	if path == "-" {
-		return []string{path}, nil
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.IsDir() {
-		return []string{path}, nil
-	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return nil, err
-	}
-	var files []string
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); !strings.HasPrefix(e.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) && !e.IsDir() {
-			files = append(files, filepath.Join(path, e.Name()))
-		}
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s holds no file *.yaml, *.yml or *.json", path)
-	}
-	return files, nil
-}
-
-func (w *writing) add(name string, stdin io.Reader) error {
-	source := stdin
-	if name != "-" {
-		file, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = file.Close() }() // It was only read.
-		source = file
-	} else {
-		name = "standard input"
-	}
-	text, err := io.ReadAll(io.LimitReader(source, policy.MaxFile+1))
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	if len(text) > policy.MaxFile {
-		return fmt.Errorf("%s is larger than %d MiB", name, policy.MaxFile>>20)
-	}
-	text = []byte(strings.TrimPrefix(string(text), "\uFEFF"))
-	if len(w.text) > 0 {
-		w.text = append(w.text, "---\n"...)
-	}
-	w.files = append(w.files, written{name, 1 + strings.Count(string(w.text), "\n")})
-	w.text = append(w.text, text...)
-	if len(text) > 0 && text[len(text)-1] != '\n' {
-		w.text = append(w.text, '\n')
-	}
-	return nil
-}
-
-// locate turns a problem's place in the text into one in a file.
-func (w *writing) locate(p adminapi.Problem) adminapi.Problem {
-	for _, f := range slices.Backward(w.files) {
-		if p.Line >= f.first && p.Line > 0 {
-			p.Place, p.Line = f.name, p.Line-f.first+1
-			return p
-		}
-	}
-	return p
-}
-
-// complain prints the problems that keep documents from being used, and says whether there were any.
-func (w *writing) complain(o *operation, problems []adminapi.Problem) error {
-	for _, p := range problems {
-		if _, err := fmt.Fprintln(o.ErrOrStderr(), oneLine(w.locate(p).String())); err != nil {
-			return err
-		}
-	}
-	if len(problems) == 0 {
-		return nil
-	}
-	return fmt.Errorf("nothing was written: %d problems in the documents, see above", len(problems))
 }

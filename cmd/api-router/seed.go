@@ -22,7 +22,7 @@ files do not name stay.
 		Example: `  api-router seed --policy-source etcd --etcd etcd-0:2379 -f policies/
   api-router seed --config /etc/api-router/config.yaml -f backends.yaml -f policies.yaml --dry-run
   api-router seed --config /etc/api-router/config.yaml --upgrade`,
-		Args: cobra.NoArgs,
+		Args: nothing(nameFiles),
 	}
 	sources := configFlags(c, env)
 	f := c.Flags()

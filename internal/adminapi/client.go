@@ -167,6 +167,9 @@ func (c *Client) unreachable(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
+	if errors.Is(err, context.Canceled) {
+		return fmt.Errorf("interrupted while waiting for %s: %w", c.server, err)
+	}
 	return fmt.Errorf("the admin API at %s does not answer: %w", c.server, err)
 }
 
