@@ -252,7 +252,7 @@ nothing is written and every problem is printed. A document that somebody change
 				}
 				result, err := api.Put(o.Context(), kind.Collection(), d.ID, d.Content, adminapi.If{Revision: &d.Revision, Reason: *reason})
 				if err != nil {
-					return fmt.Errorf("%s %s: %w%s", d.Kind, d.ID, changedMeanwhile(err), before(written))
+					return fmt.Errorf("%s%s %s: %w", before(written), d.Kind, d.ID, changedMeanwhile(err))
 				}
 				outcome = result.Outcome
 				written++
@@ -268,15 +268,15 @@ nothing is written and every problem is printed. A document that somebody change
 	}).Command
 }
 
-// before says what an apply that failed had done by then.
+// before says what an apply had done when it failed. It can be run again.
 func before(written int) string {
 	switch written {
 	case 0:
 		return ""
 	case 1:
-		return "\nthe document before it was written; once this is set right, run the command again"
+		return "after 1 document was written: "
 	}
-	return fmt.Sprintf("\nthe %d documents before it were written; once this is set right, run the command again", written)
+	return fmt.Sprintf("after %d documents were written: ", written)
 }
 
 // changedMeanwhile says what to do about a document that somebody else has changed between the look at it and the writing.
