@@ -51,6 +51,9 @@ func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (a *Admin) serve(w http.ResponseWriter, c *call) (reply, error) {
 	who, err := a.login(c.Request)
 	if err != nil {
+		if c.ContentLength != 0 {
+			w.Header().Set("Connection", "close") // The server would wait for the rest of the body before it answers.
+		}
 		if fault.From(err).Status() == http.StatusUnauthorized {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="api-router admin"`)
 		}

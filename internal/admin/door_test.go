@@ -131,6 +131,20 @@ func TestABodyThatDoesNotComeIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+func TestAStrangersBodyIsNotWaitedFor(t *testing.T) {
+	h := newHouse(t)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetDeadline(time.Now().Add(bodyTimeout/2)))
+	fmt.Fprint(conn, "PUT /admin/v1/backends/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	must(t, err)
+	if answer.StatusCode != http.StatusUnauthorized || !answer.Close {
+		t.Errorf("%d, closed: %t", answer.StatusCode, answer.Close)
+	}
+}
+
 // hurried shortens the time that a client has for its body.
 type hurried struct{ http.ResponseWriter }
 
