@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -123,8 +122,8 @@ func markCommand(p app.Process, env map[string]string, noun string, v verb, does
 			return err
 		}
 		ends := "until \"" + undo(noun, a) + "\""
-		if *length > 0 {
-			ends = "until " + when(time.Now().Add(*length))
+		if set, problems := policy.ParseOne(result.Place, policy.KindMark, result.ID, result.Content); len(problems) == 0 && !set.Mark.Until.IsZero() {
+			ends = "until " + when(set.Mark.Until) // By the server's clock.
 		}
 		if result.Outcome == adminapi.Unchanged {
 			return o.printf("%s was %s already\n", target(a.backend, a.model, a.organization), v.state)
