@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/limit"
 	"github.com/ai-aas/api-router/internal/plan"
@@ -42,6 +44,8 @@ type Options struct {
 	Limiter  Limiter
 	Proxy    *proxy.Proxy
 	Recorder *usage.Recorder
+	// Metrics is where the gateway's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 
 	// Components lists the parts of the process for the status pages.
 	Components func() []Component
@@ -64,14 +68,16 @@ type Options struct {
 // Gateway is the handler of the public listener.
 type Gateway struct {
 	Options
-	routes map[string]route
-	bodies bodyBudget
+	routes  map[string]route
+	bodies  bodyBudget
+	metrics *metrics
 }
 
 // New returns a Gateway. It starts nothing.
 func New(opts Options) *Gateway {
 	g := &Gateway{Options: opts}
 	g.bodies.limit = opts.BodyMemory
+	g.metrics = newMetrics(opts.Metrics, func() float64 { return float64(g.bodies.used.Load()) })
 	g.routes = g.table()
 	return g
 }

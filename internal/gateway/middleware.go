@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,6 +19,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
 	w.Header()["X-Request-Id"] = x.idHeader()
 	found, err := g.admit(w.Header(), r)
+	x.surface = cmp.Or(found.endpoint, otherEndpoint)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
 	if found.method != http.MethodPost {
@@ -82,6 +84,7 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	g.Logger.LogAttrs(r.Context(), slog.LevelError, "a handler panicked: this is a bug",
 		slog.String("request_id", x.RequestID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	g.metrics.panics.Inc()
 	x.StopReason = usage.StopCrash
 	g.fail(w, x, fmt.Errorf("panic: %v", v))  //nolint:err113 // It has no caller that could ask for it.
 	x.Status = http.StatusInternalServerError // Whatever was on its way, this is what it was.
@@ -93,6 +96,8 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 // end writes the record and the access log line. It runs exactly once a request, also when the handler panicked.
 func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	x.LatencyMillis = millis(time.Since(x.Start))
+	g.metrics.inFlight.Dec()
+	g.metrics.observe(x)
 	if x.recorded {
 		g.Recorder.Close(&x.Record)
 	}
