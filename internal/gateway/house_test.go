@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -79,6 +81,7 @@ type setting struct {
 	noTable                   bool
 	components                func() []gateway.Component
 	draining                  func() bool
+	metrics                   prometheus.Registerer
 }
 
 // with changes every backend's specification, too.
@@ -147,6 +150,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
 		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
 		Recorder:   recorder,
+		Metrics:    set.metrics,
 		Components: set.components, Draining: set.draining, Version: "test",
 		MaxBody: set.maxBody, BodyMemory: set.bodyMemory, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
 	})
