@@ -79,7 +79,9 @@ func TestWhatARequestUsedIsCounted(t *testing.T) {
 	}
 	counts(t, registry, "api_router_gateway_failovers_total", `{model="m"} 1`)
 	counts(t, registry, "api_router_gateway_streams_truncated_total", `{model="m"} 0`)
-	tokens := func(kind string, n int64) string { return `{model="m",type="` + kind + `"} ` + strconv.FormatInt(n, 10) }
+	tokens := func(kind string, n int64) string {
+		return `{model="m",type="` + kind + `"} ` + strconv.FormatInt(n, 10)
+	}
 	counts(t, registry, "api_router_gateway_tokens_total",
 		tokens("cached_input", rec.CachedTokens), tokens("input", rec.PromptTokens), tokens("output", rec.CompletionTokens), tokens("reasoning", rec.ReasoningTokens))
 	observed(t, registry, map[string]uint64{

@@ -41,6 +41,9 @@ var endings = [...]string{
 	endedCut: "cut", endedClientGone: "client_gone",
 }
 
+const attemptsHelp = "Attempts that have ended: ok; refused (the backend said no to the request itself); saturated (it said that it is full); error; timeout; " +
+	"cut (an operator switched the backend off, or the router shut down); client_gone."
+
 // errUnfinished is the error of an attempt that our own code did not bring to its end.
 var errUnfinished = errors.New("the attempt did not end")
 
@@ -66,8 +69,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	m := &metrics{
 		attempts: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "api_router_proxy_attempts_total",
-			Help: "Attempts that have ended: ok; refused (the backend said no to the request itself); saturated (it said that it is full); error; timeout; " +
-				"cut (an operator switched the backend off, or the router shut down); client_gone.",
+			Help: attemptsHelp,
 		}, []string{"backend", "result"}),
 		duration: make.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "api_router_proxy_attempt_duration_seconds", Help: "From the beginning of an attempt to its end, that of a stream included.", Buckets: attemptBuckets,
