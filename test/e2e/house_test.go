@@ -149,7 +149,7 @@ func tail(log string) string {
 type router struct {
 	*process
 	public, admin, metrics string
-	client        *http.Client
+	client                 *http.Client
 }
 
 const (
