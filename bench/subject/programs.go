@@ -37,7 +37,7 @@ func prepareRouter(dir, listen string, s Site) ([]string, error) {
 		return nil, err
 	}
 	config, err := write(dir, "config.yaml", `environment: development
-listen: { public: %q }
+listen: { public: %q, metrics: "127.0.0.1:0" }
 log: { level: warn }
 policy: { source: file, file: { path: %q }, last_good: "" }
 usage: { sinks: [ { type: jsonl, path: %q } ] }

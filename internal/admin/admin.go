@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -37,6 +39,8 @@ type Options struct {
 	Decider *plan.Decider
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
+	// Metrics is where the door's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Admin is the handler of the admin listener.
@@ -45,11 +49,12 @@ type Admin struct {
 	routes  []route
 	origins *http.CrossOriginProtection
 	guesses guesses
+	metrics *metrics
 }
 
 // New returns an Admin. It starts nothing.
 func New(options Options) *Admin {
-	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}}
+	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}, metrics: newMetrics(options.Metrics)}
 	a.routes = a.table()
 	return a
 }

@@ -25,12 +25,12 @@ const (
 // environment, the flags and docs/config.md take it from.
 type Config struct {
 	Environment string
-	Listen      struct{ Public, Admin string }
+	Listen      struct{ Public, Admin, Metrics string }
 	Log         struct {
 		Level, Format string
 		AccessLines   int // in a second; 0: no bound
 	}
-	Policy      struct {
+	Policy struct {
 		Source   string
 		File     struct{ Path string }
 		Etcd     Etcd
@@ -113,6 +113,7 @@ const (
 	pathEnvironment     = "environment"
 	pathListenPublic    = "listen.public"
 	pathListenAdmin     = "listen.admin"
+	pathListenMetrics   = "listen.metrics"
 	pathLogLevel        = "log.level"
 	pathLogFormat       = "log.format"
 	pathSource          = "policy.source"
@@ -139,6 +140,10 @@ var settings = []setting{
 	{
 		pathListenAdmin, "admin-listen", "Address of the admin listener: the admin API under /admin/v1. It is opened only where identity.admin_tokens has an entry.",
 		func(c *Config) value { return address(&c.Listen.Admin) },
+	},
+	{
+		pathListenMetrics, "metrics-listen", "Address of the metrics listener: Prometheus's GET /metrics and nothing else, without a key. A port that is taken keeps nothing from starting: it is tried again. Empty: off.",
+		func(c *Config) value { return optionalAddress(&c.Listen.Metrics) },
 	},
 	{
 		pathLogLevel, "log-level", "The least severe lines that are logged.",
@@ -260,6 +265,7 @@ func Default() Config {
 	c.Listen.Public = ":8080"
 	c.Log.Level, c.Log.Format, c.Log.AccessLines = "info", "json", 1000
 	c.Listen.Admin = "127.0.0.1:8082"
+	c.Listen.Metrics = ":9464"
 	c.Policy.Source = SourceFile
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood

@@ -97,6 +97,19 @@ func (n count) Set(text string) error {
 	return nil
 }
 
+// optionalAddress is an address that may be empty.
+func optionalAddress(target *string) word {
+	w := address(target)
+	check := w.check
+	w.empty, w.check = true, func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
+	return w
+}
+
 type truth bool
 
 func (b *truth) String() string { return strconv.FormatBool(bool(*b)) }

@@ -42,18 +42,23 @@ type exchange struct {
 	reasons []string
 	// failures say why each backend that was tried before the last one did not answer.
 	failures []*fault.Error
+	// surface is the endpoint and planned the model as the metrics name them: what the router serves, never what a client wrote.
+	surface, planned string
 	// recorded says that this request leaves a usage record: it asked for an inference.
 	recorded bool
 	// uploading is how long the client took to send its body.
 	uploading time.Duration
 	// shared says that the connection is HTTP/2's: a proxy may carry many clients' requests over it, and one of them must not end it.
 	shared bool
+	// traced says that the tracer has its trace.
+	traced bool
 	// sent says that an answer has begun. What fails afterwards can only abort the connection.
 	sent bool
 }
 
 func (g *Gateway) begin(r *http.Request) *exchange {
 	x := &exchange{Context: r.Context(), recorder: g.Recorder, shared: r.ProtoMajor == 2}
+	g.metrics.inFlight.Inc()
 	x.Start = time.Now()
 	g.join(x, r)
 	x.RequestID = newRequestID(x.Start)

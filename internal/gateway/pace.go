@@ -16,7 +16,6 @@ type pace struct {
 	second atomic.Int64 // Unix
 	seen   atomic.Int64 // in that second
 	left   atomic.Int64 // left out since the last line that was written
-	total  atomic.Int64 // left out ever
 }
 
 // admit reports whether a line is written now, and how many were left out since the one before.
@@ -30,7 +29,6 @@ func (p *pace) admit(now time.Time) (left int64, ok bool) {
 	}
 	if n := p.seen.Add(1) - p.limit; n > 0 && n%floodShare != 0 {
 		p.left.Add(1)
-		p.total.Add(1)
 		return 0, false
 	}
 	if p.left.Load() == 0 { // Spares a write to what every request shares.

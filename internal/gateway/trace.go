@@ -125,6 +125,7 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 		t.Spans = append(t.Spans, x.below("settle", x.answered, end, x.used()...))
 	}
 	g.Tracer.Emit(t)
+	x.traced = true
 }
 
 // span is the request's own. Names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers and for generative

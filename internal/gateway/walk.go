@@ -57,7 +57,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		if err != nil {
 			return g.hint(err, table, principal)
 		}
-		x.Policy, x.PolicyRevision = decided.Policy, decided.Revision
+		x.Policy, x.PolicyRevision, x.planned = decided.Policy, decided.Revision, decided.Model
 		g.watch(ctx, x, decided)
 		if err := scanned.Clamp(clamps(decided.Route)); err != nil { // From here on, scanned is what the policy leaves of it.
 			return err

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // How soon a change is in force. A change comes at the worst while the one before it is being compiled: it then waits for that, for the
@@ -49,6 +51,8 @@ type Options struct {
 	BeforePublish func(ctx context.Context, table *Table)
 	// AfterPublish is called with the same table once readers see it.
 	AfterPublish func(*Table)
+	// Metrics is where the store's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Store keeps the current table. Its methods may be called from any goroutine.
@@ -63,6 +67,7 @@ type Store struct {
 	arrivals chan arrival // of capacity 1: the newest state of the source, until it is taken
 	saver    saver
 	compile  func(Snapshot, []Document) *Table
+	counted  counted
 
 	// The rest belongs to Run's goroutine.
 	begun    time.Time
@@ -98,7 +103,7 @@ type Status struct {
 
 // NewStore returns a store without a table. Run fills it.
 func NewStore(options Options) *Store {
-	return &Store{
+	s := &Store{
 		options:  options,
 		logger:   options.Logger,
 		ready:    make(chan struct{}),
@@ -108,6 +113,8 @@ func NewStore(options Options) *Store {
 		compile:  Compile,
 		yielded:  make(map[key]bool),
 	}
+	s.register(options.Metrics)
+	return s
 }
 
 // Table is the current table, nil before the first. It is one atomic load: take it once for a request.
@@ -144,6 +151,7 @@ func (s *Store) Status() Status {
 // milliseconds; changes that go on are compiled together, a few times a second. Each is in force within a second.
 func (s *Store) Run(ctx context.Context) error {
 	s.begun = time.Now()
+	s.counted.confirmed.Store(s.begun.UnixNano())
 	cold := time.NewTimer(grace)
 	defer cold.Stop()
 	s.due = time.NewTimer(0)
@@ -284,6 +292,7 @@ func (s *Store) accept(ctx context.Context) {
 	snapshot, since := s.pending.snapshot, s.pending.since
 	s.pending = nil
 	s.due.Stop()
+	s.counted.confirm()
 	if was := s.failure.Swap(nil); was != nil {
 		s.logger.Info("policies can be read again", "origin", snapshot.Origin)
 	}
@@ -323,6 +332,7 @@ func (s *Store) mourn(t *Table) {
 // fail keeps everything in force although the source cannot be read. Without a table, the last good documents give one;
 // without those there is none: a table of only the extra documents could hide that everything else is missing.
 func (s *Store) fail(ctx context.Context, err error) {
+	s.counted.doubt()
 	text := err.Error()
 	if was := s.failure.Swap(&text); was == nil || *was != text {
 		message := "policies cannot be read; what is in force stays"
@@ -342,6 +352,7 @@ func (s *Store) fail(ctx context.Context, err error) {
 		return
 	} else {
 		snapshot.Origin = "last good of " + s.savedAt.Format(time.RFC3339)
+		s.counted.recall(s.savedAt)
 	}
 	s.publish(ctx, s.compile(s.withExtra(snapshot, s.last), s.last), s.begun.Add(prepareColdWithin))
 }
@@ -398,6 +409,7 @@ func (s *Store) publish(ctx context.Context, t *Table, deadline time.Time) {
 		cancel()
 	}
 	s.table.Store(t)
+	s.counted.published.Add(1)
 	s.once.Do(func() { close(s.ready) })
 	s.log(t)
 	if s.options.AfterPublish != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,8 @@ var errUnopened = errors.New("the usage file is not open")
 // The file is opened for appending: several processes may share it, and a line is one write.
 type Lines struct {
 	path string
+
+	failing atomic.Bool // the latest line, or opening the file for it, failed
 
 	mu     sync.Mutex
 	file   *os.File
@@ -56,8 +59,12 @@ func (l *Lines) Write(line []byte) (int, error) {
 		l.torn = l.torn || n > 0
 		return n, l.failed(err)
 	}
+	l.failing.Store(false)
 	return n, nil
 }
+
+// Failing reports whether lines are being lost: the latest one could not be written. It waits for nothing, a hanging disk included.
+func (l *Lines) Failing() bool { return l.failing.Load() }
 
 // Reopen closes the file and opens what is at its path now.
 func (l *Lines) Reopen() error {
@@ -67,7 +74,11 @@ func (l *Lines) Reopen() error {
 		l.drop(nil)
 	}
 	l.tried = time.Time{}
-	return l.open(time.Now())
+	if err := l.open(time.Now()); err != nil {
+		return err
+	}
+	l.failing.Store(false)
+	return nil
 }
 
 // Close syncs the file to disk and closes it.
@@ -95,11 +106,13 @@ func (l *Lines) open(at time.Time) error {
 	l.tried = at
 	l.cause = errUnopened
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o750); err != nil {
+		l.failing.Store(true)
 		l.cause = fmt.Errorf("make the folder of the usage file: %w", err)
 		return l.cause
 	}
 	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
+		l.failing.Store(true)
 		l.cause = fmt.Errorf("open the usage file: %w", err)
 		return l.cause
 	}
@@ -108,6 +121,7 @@ func (l *Lines) open(at time.Time) error {
 }
 
 func (l *Lines) failed(err error) error {
+	l.failing.Store(true)
 	err = fmt.Errorf("append to the usage file: %w", err)
 	l.drop(err)
 	return err

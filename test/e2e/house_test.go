@@ -148,8 +148,8 @@ func tail(log string) string {
 // router is a running api-router.
 type router struct {
 	*process
-	public, admin string
-	client        *http.Client
+	public, admin, metrics string
+	client                 *http.Client
 }
 
 const (
@@ -160,10 +160,10 @@ const (
 // serve starts a router with settings from the environment, as "policy.source=etcd", and waits for /healthz.
 func serve(t *testing.T, settings ...string) *router {
 	t.Helper()
-	r := &router{public: free(t), admin: free(t)}
+	r := &router{public: free(t), admin: free(t), metrics: free(t)}
 	env := []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
-		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin,
+		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin, "API_ROUTER_LISTEN_METRICS=" + r.metrics,
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=ada:admin:env:ADA,olga:operator:env:OLGA", "ADA=" + adminToken, "OLGA=" + operatorToken,
 		"API_ROUTER_SERVER_DRAIN_GRACE=0s", "API_ROUTER_SERVER_DRAIN_TIMEOUT=5s", "API_ROUTER_SERVER_EXPOSE_BACKEND=true",
 		"API_ROUTER_POLICY_LAST_GOOD=",
