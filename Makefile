@@ -26,7 +26,7 @@ build: ## Build the static binary into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
 test: ## Run every test with the race detector, published SDKs included
-	@scripts/prepare go cc node python h2spec etcd iptables
+	@scripts/prepare go cc node python h2spec etcd iptables otelcol
 	$(GO) test -C test/etcd -race ./...
 	$(GO) test -race ./...
 
@@ -54,7 +54,7 @@ bench: build ## Measure the router beside nginx and HAProxy for eight minutes, i
 	@exec bin/bench $(BENCH)
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
-	@scripts/prepare go cc node python h2spec etcd iptables
+	@scripts/prepare go cc node python h2spec etcd iptables otelcol
 	$(GO) test -C test/etcd -race -shuffle=on -count=10 -timeout 60m ./...
 	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...
 	@scripts/fuzz 5m
