@@ -49,7 +49,7 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 docs: ## Write the generated parts of the documentation
 	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./internal/app -run '^TestDocs'
 
-bench: build ## Measure the router beside nginx and HAProxy for eight minutes, into bench/README.md (BENCH=-help: its flags)
+bench: build ## Measure the router beside nginx and HAProxy for nine minutes, into bench/README.md (BENCH=-help: its flags)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
 	@exec bin/bench $(BENCH)
 
