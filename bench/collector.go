@@ -78,14 +78,20 @@ func (c *collector) hold() {
 	open.Wait()
 }
 
-// checkCollectors says so where the variants sent nothing: then their figures are those of a router without telemetry.
+// checkCollectors says so where the variants sent nothing: then their figures are those of a router without telemetry, and judge none.
 func (b *run) checkCollectors() {
 	if _, measured := b.results.Median(subject.Off, metric(telemetryName(openName(judgedRate)), figP50)); !measured {
 		return
 	}
-	for what, c := range map[string]*collector{"that answers": b.collectors.answering, "that is silent": b.collectors.silent} {
+	b.heard = true
+	for _, c := range []struct {
+		*collector
+
+		what string
+	}{{b.collectors.answering, "that answers"}, {b.collectors.silent, "that is silent"}} {
 		if c.came.Load() == 0 {
-			b.skip("telemetry: nothing came to the collector %s", what)
+			b.heard = false
+			b.skip("what telemetry costs: nothing came to the collector %s", c.what)
 		}
 	}
 }

@@ -23,6 +23,7 @@ type run struct {
 	subjects   []*subject.Subject
 	variants   []*subject.Subject // of the router: they are compared with each other alone
 	collectors *collectors
+	heard      bool // something came to each collector
 	workers    int
 	accounting bool
 	dir        string

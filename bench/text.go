@@ -196,12 +196,9 @@ func (b *run) budgets(micro []report.Micro) []report.Budget {
 	add := func(what string, limit float64, unit string, scale, v float64, ok bool) {
 		list = append(list, report.Budget{What: what, Limit: limit, Unit: unit, Measured: v / scale, Known: ok})
 	}
-	against := func(of, to, what string, limit float64, metric string) {
-		v, ok := b.results.Ratio(of, to, metric)
-		add(what, limit, " ×", 1, v, ok)
-	}
 	ratio := func(what string, limit float64, metric string) {
-		against(subject.Router, subject.Nginx, what, limit, metric)
+		v, ok := b.results.Ratio(subject.Router, subject.Nginx, metric)
+		add(what, limit, " ×", 1, v, ok)
 	}
 	median := func(what string, limit float64, unit, metric string) {
 		v, ok := b.results.Median(subject.Router, metric)
@@ -216,9 +213,13 @@ func (b *run) budgets(micro []report.Micro) []report.Budget {
 	ratio(fmt.Sprintf("added latency at %d requests/s, p50, against nginx's", judgedRate), 1.1, addedMetric(judgedRate, figP50))
 	ratio(fmt.Sprintf("added latency at %d requests/s, p99, against nginx's", judgedRate), 1.2, addedMetric(judgedRate, figP99))
 	closed, open := telemetryName(closedName(cpuConnections)), telemetryName(openName(judgedRate))
-	against(subject.Traced, subject.Off, "CPU per request with every tenth traced, against telemetry off", 1.05, metric(closed, figCPU))
-	against(subject.Unread, subject.Off, fmt.Sprintf("CPU per request at %d requests/s with a silent collector, against telemetry off", judgedRate), 1.05, metric(open, figCPU))
-	against(subject.Unread, subject.Off, fmt.Sprintf("p99 at %d requests/s with a silent collector, against telemetry off", judgedRate), 1.2, metric(open, figP99))
+	telemetry := func(of, what string, limit float64, metric string) {
+		v, ok := b.results.Ratio(of, subject.Off, metric)
+		add(what+", against telemetry off", limit, " ×", 1, v, ok && b.heard)
+	}
+	telemetry(subject.Traced, "CPU per request with every tenth traced", 1.05, metric(closed, figCPU))
+	telemetry(subject.Unread, fmt.Sprintf("CPU per request at %d requests/s with a silent collector", judgedRate), 1.05, metric(open, figCPU))
+	telemetry(subject.Unread, fmt.Sprintf("p99 at %d requests/s with a silent collector", judgedRate), 1.2, metric(open, figP99))
 	median("memory per open stream", 48, " KB", metric(heldName, figSize))
 	median("memory idle", 25, " MiB", metIdle)
 	median(fmt.Sprintf("memory after %d connections", loadedConnections), 60, " MiB", metLoaded)

@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // collector is a real OpenTelemetry Collector that writes down in full what it gets.
@@ -151,6 +154,62 @@ func TestOneTraceIdIsEverywhere(t *testing.T) {
 			if said := r.complaints(way.at); len(said) > 0 {
 				t.Errorf("the log complains of a collector that is well: %s", strings.Join(said, ""))
 			}
+			r.ends(t)
+		})
+	}
+}
+
+// dropped is how much telemetry the router says that it has dropped, over all signals and reasons.
+func (r *router) dropped() (total float64, err error) {
+	text, err := r.scrape()
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "api_router_telemetry_dropped_total{") {
+			continue
+		}
+		fields := strings.Fields(line[strings.Index(line, "}")+1:])
+		if len(fields) == 0 {
+			return 0, fmt.Errorf("no value in %q", line)
+		}
+		n, err := strconv.ParseFloat(fields[0], 64)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+func TestASilentCollectorUnderLoadCostsNoRequestAndNoMemory(t *testing.T) {
+	p := stock(t, engine(t))
+	length := 4 * prompt
+	if testing.Short() {
+		length = prompt
+	}
+	for _, over := range []dependency{onGRPC, onHTTP} {
+		t.Run(over.name, func(t *testing.T) {
+			settings := append([]string{"policy.file.path=" + p.documents}, talking...)
+			r := serve(t, append(settings, over.use(silent(t))...)...)
+			eventually(t, "a policy routes", func() error { return r.served("north") })
+			l := r.load(t, 4)
+			time.Sleep(length / 4) // The queues fill.
+			before := r.rss(t)
+			time.Sleep(length)
+			after := r.rss(t)
+			l.stop(t)
+			t.Logf("resident memory %.1f MiB before, %.1f MiB after %s of load", before, after, length)
+			if after > 2*before+32 {
+				t.Errorf("the memory grew from %.1f to %.1f MiB", before, after)
+			}
+			eventually(t, "the drops are counted", func() error {
+				n, err := r.dropped()
+				if err == nil && n == 0 {
+					err = errors.New("nothing was dropped")
+				}
+				return err
+			})
 			r.ends(t)
 		})
 	}
