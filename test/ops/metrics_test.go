@@ -110,7 +110,7 @@ func checkValues(t *testing.T, where, label, pattern string, there []string) {
 		for _, e := range fault.Catalogue() {
 			there = append(there, string(e.Code))
 		}
-	case "state", "type", "quantile":
+	case "state", "type":
 	case "result":
 		there = []string{"ok", "refused", "saturated", "error", "timeout", "cut", "client_gone", "healthy", "unhealthy"}
 	case "dependency":
