@@ -153,6 +153,7 @@ func (a *App) wire(opts Options) error {
 		BodyTimeout:  c.Server.BodyTimeout,
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,
+		AccessLines:  c.Log.AccessLines,
 	})
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {

@@ -42,6 +42,12 @@ type Options struct {
 	Limiter  Limiter
 	Proxy    *proxy.Proxy
 	Recorder *usage.Recorder
+	// Tracer takes the traces of requests; nil: nobody does, and a client's trace passes through to the backends.
+	Tracer Tracer
+	// Slow is the time to the first byte of an answer from which on a request is always traced; 0: none is for its slowness.
+	Slow time.Duration
+	// AccessLines bounds how many access lines below warning are written in a second before only every hundredth is; 0: no bound.
+	AccessLines int
 
 	// Components lists the parts of the process for the status pages.
 	Components func() []Component
@@ -66,12 +72,14 @@ type Gateway struct {
 	Options
 	routes map[string]route
 	bodies bodyBudget
+	access pace
 }
 
 // New returns a Gateway. It starts nothing.
 func New(opts Options) *Gateway {
 	g := &Gateway{Options: opts}
 	g.bodies.limit = opts.BodyMemory
+	g.access.limit = int64(opts.AccessLines)
 	g.routes = g.table()
 	return g
 }

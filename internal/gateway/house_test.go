@@ -79,6 +79,10 @@ type setting struct {
 	noTable                   bool
 	components                func() []gateway.Component
 	draining                  func() bool
+	tracer                    gateway.Tracer
+	slow                      time.Duration
+	accessLines               int
+	level                     slog.Level // of log
 }
 
 // with changes every backend's specification, too.
@@ -92,7 +96,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if set.log != nil {
-		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, nil)))
+		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, &slog.HandlerOptions{Level: set.level})))
 	}
 	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
 
@@ -146,7 +150,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		Table:   h.table.Load,
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
 		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
-		Recorder:   recorder,
+		Recorder:   recorder, Tracer: set.tracer, Slow: set.slow, AccessLines: set.accessLines,
 		Components: set.components, Draining: set.draining, Version: "test",
 		MaxBody: set.maxBody, BodyMemory: set.bodyMemory, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
 	})

@@ -16,7 +16,7 @@ import (
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(r)
 	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
-	w.Header()["X-Request-Id"] = x.idHeader()
+	x.name(w.Header())
 	found, err := g.admit(w.Header(), r)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
@@ -96,6 +96,9 @@ func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	if x.recorded {
 		g.Recorder.Close(&x.Record)
 	}
+	if g.Tracer != nil && !quiet {
+		g.trace(r, x)
+	}
 	level := slog.LevelInfo
 	switch {
 	case quiet && x.err == nil:
@@ -110,7 +113,17 @@ func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	if !g.Logger.Enabled(r.Context(), level) {
 		return
 	}
-	g.Logger.LogAttrs(r.Context(), level, "request", x.attrs(r.Method)...)
+	attrs := x.attrs(r.Method)
+	if level < slog.LevelWarn {
+		left, ok := g.access.admit(time.Now())
+		if !ok {
+			return
+		}
+		if left > 0 {
+			attrs = append(attrs, slog.Int64("lines_left_out", left))
+		}
+	}
+	g.Logger.LogAttrs(line{x}, level, "request", attrs...)
 }
 
 // printable makes a client's text safe for a log line or a message, and short.

@@ -154,7 +154,7 @@ func (r *relay) broken(ctx context.Context, err error) result {
 // the one end that every SDK takes for a failure. Where nothing was sent, the next backend may try.
 func (r *relay) abort(health fleet.Result, err error) result {
 	if r.out.Sent {
-		if werr := r.write(fault.Event(err)); werr == nil {
+		if werr := r.write(fault.Event(r.w.Header(), err)); werr == nil {
 			_ = r.client.Flush() // The connection is cut next in any case.
 		}
 	}
