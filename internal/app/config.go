@@ -30,7 +30,7 @@ type Config struct {
 		Level, Format string
 		AccessLines   int // in a second; 0: no bound
 	}
-	Policy      struct {
+	Policy struct {
 		Source   string
 		File     struct{ Path string }
 		Etcd     Etcd
@@ -43,7 +43,7 @@ type Config struct {
 	}
 	Usage     struct{ Sinks []Sink }
 	Telemetry struct{ Traces Traces }
-	Server struct {
+	Server    struct {
 		BodyMemory    int64 // bytes
 		MaxBody       int64 // bytes
 		HeaderTimeout time.Duration

@@ -21,6 +21,7 @@ import (
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/internal/usage"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	Config  Config
 	Logger  *slog.Logger
 	Version string
+	// Telemetry is started once the process serves. Whoever made it stops it. It may be nil.
+	Telemetry *telemetry.Telemetry
 	// Source replaces the place that the configuration names; there is no book beside it.
 	Source policy.Source
 	// OpenAdmin opens the admin listener without a token, for this machine alone, and on a free port where the configured one is
@@ -71,7 +74,7 @@ type rooms struct {
 
 // New wires the process and opens its listener. It dials nothing and serves nothing; Run does. What it opened is closed again when it fails.
 func New(opts Options) (*App, error) {
-	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
+	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, telemetry: opts.Telemetry, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
 	a.requests, a.endRequests = context.WithCancelCause(context.Background())
 	if err := a.wire(opts); err != nil {
 		return nil, errors.Join(err, a.stopAll())
@@ -154,6 +157,8 @@ func (a *App) wire(opts Options) error {
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,
 		AccessLines:  c.Log.AccessLines,
+		Tracer:       tracer(opts.Telemetry),
+		Slow:         c.Telemetry.Traces.Slow,
 	})
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {
@@ -265,5 +270,5 @@ func (a *App) components() []gateway.Component {
 	if a.place.component != nil {
 		all = append(all, a.place.component())
 	}
-	return all
+	return append(all, signals(a.telemetry)...)
 }

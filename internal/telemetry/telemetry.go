@@ -173,6 +173,9 @@ func (t *Telemetry) Sample(id trace.ID, parent trace.Context) bool {
 	return t.sampler.sample(id, parent)
 }
 
+// Tracing reports whether traces are sent at all.
+func (t *Telemetry) Tracing() bool { return t.spans.on() }
+
 // Room reports whether a trace would be taken now. When not, it counts as dropped: ask once for each trace, and do not make it in vain.
 func (t *Telemetry) Room() bool { return t.spans.room() }
 
