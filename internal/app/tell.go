@@ -19,7 +19,8 @@ func (p *Process) tell(env map[string]string, c *Config, level *slog.LevelVar, l
 		Env: env, Logger: log.With("component", "telemetry"), Version: p.Version, Sample: c.Telemetry.Traces.Sample,
 		Within: gateway.Place, Gatherer: registry, Metrics: registry,
 	})
-	return t, t.Logger(p.Stderr, c.Log.Format, level, requestAttrs)
+	both := t.Logger(p.Stderr, c.Log.Format, level, requestAttrs)
+	return t, both
 }
 
 // flushBudget is a little more than what telemetry allows itself.

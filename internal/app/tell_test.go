@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -29,9 +30,7 @@ func served(t *testing.T, env map[string]string) (base string, log *syncBuffer, 
 		"API_ROUTER_ENVIRONMENT": "development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS": "true", "API_ROUTER_LISTEN_PUBLIC": address,
 		"API_ROUTER_SERVER_DRAIN_GRACE": "0s", "BACKEND_ENDPOINTS": "b:" + url,
 	}
-	for name, text := range env {
-		all[name] = text
-	}
+	maps.Copy(all, env)
 	log = new(syncBuffer)
 	ctx, cancel := contextFor(t)
 	done := make(chan error, 1)

@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -21,7 +20,7 @@ func (scripted) close()                                               {}
 
 func signalBy(by carrier, stopping <-chan struct{}) *signal {
 	return &signal{
-		name: Traces, by: by, to: collector{timeout: 10 * time.Second}, log: slog.New(slog.NewTextHandler(io.Discard, nil)), stopping: stopping, state: Idle,
+		name: Traces, by: by, to: collector{timeout: 10 * time.Second}, log: slog.New(slog.DiscardHandler), stopping: stopping, state: Idle,
 	}
 }
 

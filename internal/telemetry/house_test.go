@@ -282,8 +282,8 @@ func (s *stand) signal(name string) telemetry.Signal {
 	return telemetry.Signal{}
 }
 
-// counted is what the room's own metrics say.
-func (s *stand) counted(t testing.TB, name string, labels ...string) float64 {
+// dropped is what the room's own metrics say.
+func (s *stand) dropped(t testing.TB, reason, signal string) float64 {
 	t.Helper()
 	families, err := s.registry.Gather()
 	if err != nil {
@@ -295,12 +295,12 @@ func (s *stand) counted(t testing.TB, name string, labels ...string) float64 {
 			for _, l := range m.GetLabel() {
 				got += l.GetName() + "=" + l.GetValue() + ","
 			}
-			if family.GetName() == name && got == strings.Join(labels, ",")+"," {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			if family.GetName() == "api_router_telemetry_dropped_total" && got == "reason="+reason+",signal="+signal+"," {
+				return m.GetCounter().GetValue()
 			}
 		}
 	}
-	t.Fatalf("there is no series %s %v", name, labels)
+	t.Fatalf("there is no series of %s that were dropped for %s", signal, reason)
 	return 0
 }
 

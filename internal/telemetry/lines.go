@@ -2,10 +2,10 @@ package telemetry
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
@@ -134,7 +134,7 @@ func slogValue(v slog.Value) *commonpb.AnyValue {
 		if n := v.Uint64(); n <= math.MaxInt64 {
 			return intValue(int64(n))
 		}
-		return stringValue(fmt.Sprint(v.Uint64()))
+		return stringValue(strconv.FormatUint(v.Uint64(), 10))
 	case slog.KindFloat64:
 		return floatValue(v.Float64())
 	case slog.KindBool:

@@ -96,7 +96,7 @@ func TestWhereNoLinesAreSentTheLoggerIsThePlainOne(t *testing.T) {
 		t.Error("traces have room where none are sent")
 	}
 	s.Emit(sample())
-	if got := s.counted(t, "api_router_telemetry_dropped_total", "reason=off", "signal=traces"); got != 0 {
+	if got := s.dropped(t, "off", "traces"); got != 0 {
 		t.Errorf("%v dropped of what nobody wanted", got)
 	}
 }

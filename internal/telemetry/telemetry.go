@@ -133,12 +133,20 @@ func (t *Telemetry) run() {
 		loops.Go(func() { t.points.run(ctx, t.stopping) })
 	}
 	<-t.stopping
+	before := map[string]uint64{}
+	for _, s := range t.signals() {
+		before[s.name] = s.dropped()
+	}
 	timer := time.AfterFunc(stopBudget, cancel)
 	defer timer.Stop()
 	loops.Wait()
 	for _, s := range t.signals() {
-		if s.on() {
-			s.by.close()
+		if !s.on() {
+			continue
+		}
+		s.by.close()
+		if lost := s.dropped() - before[s.name]; lost > 0 {
+			s.log.Warn("the last telemetry could not be delivered", "dropped", lost, "reason", s.status().LastError)
 		}
 	}
 }
