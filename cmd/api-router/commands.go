@@ -112,6 +112,7 @@ Any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID works. It is not
 	f.StringArrayVar(&o.BackendKeys, "backend-key", nil, "`KEY` that the engines want, as it is or as env:NAME; once for all of them, or once for each --backend in its order")
 	f.StringVar(&o.Data, "data", "", "`DIRECTORY` of the state book and the usage records (default: api-router in your cache directory)")
 	logFlags(c, &o.LogLevel, &o.LogFormat, p.Stderr, env)
+	o.Env = env
 	c.RunE = func(c *cobra.Command, _ []string) error { return app.Dev(c.Context(), p, o) }
 	return c
 }

@@ -41,8 +41,9 @@ type Config struct {
 		DevelopmentKeys bool
 		AdminTokens     []AdminToken
 	}
-	Usage  struct{ Sinks []Sink }
-	Server struct {
+	Usage     struct{ Sinks []Sink }
+	Telemetry struct{ Traces Traces }
+	Server    struct {
 		BodyMemory    int64 // bytes
 		MaxBody       int64 // bytes
 		HeaderTimeout time.Duration
@@ -88,6 +89,12 @@ var adminRoles = []string{"viewer", "operator", "admin"}
 type Sink struct {
 	Type string // jsonl
 	Path string
+}
+
+// Traces are which requests leave a trace, where traces are sent: see docs/telemetry.md.
+type Traces struct {
+	Sample float64       // the share, from 0 to 1
+	Slow   time.Duration // to the first byte, from which on a request leaves one in any case
 }
 
 // Endpoint is a backend as the earlier service's environment names it.
@@ -218,6 +225,14 @@ var settings = []setting{
 		func(c *Config) value { return sinks(&c.Usage.Sinks) },
 	},
 	{
+		"telemetry.traces.sample", "", "The share of requests that leave a trace, from 0 to 1, where traces are sent and the caller has not decided already. Requests that fail or are slow leave one in any case. OTEL_TRACES_SAMPLER wins over it.",
+		func(c *Config) value { return share{&c.Telemetry.Traces.Sample} },
+	},
+	{
+		"telemetry.traces.slow", "", "How long the first byte of an answer may take until the request counts as slow.",
+		func(c *Config) value { return span{&c.Telemetry.Traces.Slow, time.Millisecond} },
+	},
+	{
 		"server.body_memory", "", "The memory for the bodies of all requests together; a request beyond it is answered 429 `queue_full`. Under a memory limit it is at most half of that.",
 		func(c *Config) value { return size{&c.Server.BodyMemory, 1 << 20, 1 << 40} },
 	},
@@ -271,6 +286,7 @@ func Default() Config {
 	c.Policy.LastGood = defaultLastGood
 	c.Policy.Etcd.Prefix = "/api-router/"
 	c.State.URL = "sqlite:///var/lib/api-router/state.db"
+	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}
 	c.Server.BodyMemory = 512 << 20
 	c.Server.MaxBody = 64 << 20
 	c.Server.HeaderTimeout = 10 * time.Second
@@ -319,8 +335,6 @@ var aliases = []alias{
 	{env: "KAFKA_BROKERS"},
 	{env: "KAFKA_TOPIC"},
 	{env: "USAGE_BUFFER_DIR"},
-	{env: "OTEL_EXPORTER_OTLP_ENDPOINT"},
-	{env: "OTEL_EXPORTER_OTLP_INSECURE"},
 }
 
 func setPort(c *Config, text string) error {

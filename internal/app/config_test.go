@@ -51,6 +51,8 @@ usage:
     - { type: jsonl, path: /tmp/usage.jsonl }
     - type: jsonl
       path: /tmp/second.jsonl
+telemetry:
+  traces: { sample: 0.5, slow: 3s }
 server:
   max_body: 512KiB
   header_timeout: 1s
@@ -80,6 +82,7 @@ server:
 		{Name: "ops", Role: "operator", Token: reference(t, "env:OPS_TOKEN")}, {Name: "ci", Role: "admin", Token: reference(t, "file:/run/secrets/ci")},
 	}
 	want.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: "/tmp/usage.jsonl"}, {Type: "jsonl", Path: "/tmp/second.jsonl"}}
+	want.Telemetry.Traces = app.Traces{Sample: 0.5, Slow: 3 * time.Second}
 	want.Server.MaxBody = 512 << 10
 	want.Server.HeaderTimeout, want.Server.BodyTimeout, want.Server.IdleTimeout = time.Second, 2*time.Second, 3*time.Second
 	want.Server.WriteTimeout, want.Server.DrainTimeout, want.Server.DrainGrace = 4*time.Second, 5*time.Second, 0

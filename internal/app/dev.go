@@ -41,6 +41,8 @@ type DevOptions struct {
 	Data      string
 	LogLevel  string
 	LogFormat string
+	// Env is the whole environment: OpenTelemetry's standard variables are read there. It may be nil.
+	Env map[string]string
 }
 
 // Dev runs everything without a configuration, in the foreground, until ctx ends: simulated engines or real ones behind a router
@@ -55,6 +57,11 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Environment = Development
 	config.Identity.DevelopmentKeys = true
 	config.Listen.Public = o.Listen
+	config.Log.Format = o.LogFormat
+	config.Telemetry.Traces.Sample = 1 // Whoever looks for a trace here looks for that of the request just sent.
+	registry := telemetry.NewRegistry(p.Version)
+	sent, log := p.tell(o.Env, &config, registry, level, log)
+	defer flush(sent, log)
 	config.Policy.LastGood = ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
 	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)
@@ -70,7 +77,9 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	records := home.file("usage.jsonl")
 	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
 
-	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, OpenAdmin: true, MoveMetrics: true, Reload: p.Reload, Force: p.Force}
+	options := Options{
+		Config: config, Logger: log, Version: p.Version, Registry: registry, Telemetry: sent, Hints: true, OpenAdmin: true, MoveMetrics: true, Reload: p.Reload, Force: p.Force,
+	}
 	var found *discovery
 	var documents []policy.Document
 	if len(o.Backends) > 0 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 const (
@@ -28,8 +29,10 @@ type App struct {
 	listener net.Listener
 	server   *http.Server
 	loops    []loop
-	reload   <-chan struct{}
-	force    <-chan struct{}
+
+	telemetry *telemetry.Telemetry // nil: none
+	reload    <-chan struct{}
+	force     <-chan struct{}
 
 	// requests is the context that every request descends from; endRequests ends them all, with the reason.
 	requests    context.Context //nolint:containedctx // http.Server asks for it by a function.
@@ -92,6 +95,9 @@ func (a *App) start() {
 	a.loop("metrics listener", a.metrics.run)
 	a.serveAdmin()
 	a.serve()
+	if a.telemetry != nil {
+		a.telemetry.Start() // Nothing of it is dialed before the listener serves.
+	}
 	a.log.Info("listening", "address", a.Addr().String())
 }
 

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 // family is one metric as the page shows it.
@@ -113,6 +115,11 @@ func everything(t *testing.T) *process {
 	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
 	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
+	o.Registry = telemetry.NewRegistry("test")
+	o.Telemetry = telemetry.New(telemetry.Options{
+		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,
+	})
+	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // What it could not send is of no interest.
 	p := run(t, o)
 	_ = read(t, chat(t, client(t), p.base, `, "stream": true`).Body)
 	if _, err := operator(t, p, token).Fleet(t.Context()); err != nil {

@@ -41,9 +41,9 @@ type metricsServer struct {
 	open atomic.Pointer[net.Addr] // nil while the listener is not
 }
 
-// newMetricsServer makes the registry, for all rooms. It opens nothing.
-func newMetricsServer(log *slog.Logger, address, version string) *metricsServer {
-	m := &metricsServer{log: log, registry: telemetry.NewRegistry(version), address: address}
+// newMetricsServer shows a registry. It opens nothing.
+func newMetricsServer(log *slog.Logger, address string, registry *prometheus.Registry) *metricsServer {
+	m := &metricsServer{log: log, registry: registry, address: address}
 	m.registry.MustRegister(&m.remotes)
 	return m
 }

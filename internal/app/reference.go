@@ -45,6 +45,11 @@ line in the file stands above these (LOG_LEVEL alone stands above the file). The
 |---|---|
 `
 
+const referenceTelemetry = `
+Its OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_INSECURE mean what they meant, with all of OpenTelemetry's other variables:
+see [telemetry.md](telemetry.md).
+`
+
 // Reference is the page that documents every setting, in Markdown.
 func Reference() string {
 	var page strings.Builder
@@ -64,6 +69,7 @@ func Reference() string {
 		}
 		fmt.Fprintf(&page, "| `%s` | %s |\n", a.env, meaning)
 	}
+	page.WriteString(referenceTelemetry)
 	return page.String()
 }
 

@@ -47,11 +47,14 @@ func Serve(ctx context.Context, p Process, sources Sources) error {
 		log = p.logger(level, config.Log.Format)
 	}
 	setLevel(level, config.Log.Level)
+	registry := telemetry.NewRegistry(p.Version)
+	sent, log := p.tell(sources.Env, &config, registry, level, log)
+	defer flush(sent, log)
 	for _, n := range notes {
 		log.LogAttrs(ctx, n.Level, n.Message, n.Attrs...)
 	}
 	limitMemory(log)
-	a, err := New(Options{Config: config, Logger: log, Version: p.Version, Reload: p.Reload, Force: p.Force})
+	a, err := New(Options{Config: config, Logger: log, Version: p.Version, Registry: registry, Telemetry: sent, Reload: p.Reload, Force: p.Force})
 	if err != nil {
 		return logged(log, err)
 	}

@@ -157,6 +157,20 @@ func (s span) Set(text string) error {
 	return nil
 }
 
+// share is a part of all, from 0 to 1.
+type share struct{ target *float64 }
+
+func (s share) String() string { return strconv.FormatFloat(*s.target, 'g', -1, 64) }
+
+func (s share) Set(text string) error {
+	part, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(part >= 0 && part <= 1) {
+		return fmt.Errorf("%q is not a number from 0 to 1", text)
+	}
+	*s.target = part
+	return nil
+}
+
 // size is a number of bytes between min and max.
 type size struct {
 	target   *int64

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -22,6 +25,7 @@ import (
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/internal/usage"
 )
 
@@ -39,6 +43,10 @@ type Options struct {
 	Config  Config
 	Logger  *slog.Logger
 	Version string
+	// Registry is where the process's metrics are; nil: a new one.
+	Registry *prometheus.Registry
+	// Telemetry is started once the process serves. Whoever made it stops it. It may be nil.
+	Telemetry *telemetry.Telemetry
 	// Source replaces the place that the configuration names; there is no book beside it.
 	Source policy.Source
 	// OpenAdmin opens the admin listener without a token, for this machine alone, and on a free port where the configured one is
@@ -75,7 +83,7 @@ type rooms struct {
 
 // New wires the process and opens its listener. It dials nothing and serves nothing; Run does. What it opened is closed again when it fails.
 func New(opts Options) (*App, error) {
-	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
+	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, telemetry: opts.Telemetry, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
 	a.requests, a.endRequests = context.WithCancelCause(context.Background())
 	if err := a.wire(opts); err != nil {
 		return nil, errors.Join(err, a.stopAll())
@@ -88,7 +96,7 @@ func (a *App) wire(opts Options) error {
 	c := &a.config
 	a.onStop("requests", func(context.Context) error { a.endRequests(nil); return nil })
 
-	a.metrics = newMetricsServer(a.log.With("component", "metrics"), c.Listen.Metrics, opts.Version)
+	a.metrics = newMetricsServer(a.log.With("component", "metrics"), c.Listen.Metrics, cmp.Or(opts.Registry, telemetry.NewRegistry(opts.Version)))
 	a.metrics.moves = opts.MoveMetrics
 	registry := a.metrics.registry
 
@@ -176,8 +184,11 @@ func (a *App) wire(opts Options) error {
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,
 		AccessLines:  c.Log.AccessLines,
+		Tracer:       tracer(opts.Telemetry),
+		Slow:         c.Telemetry.Traces.Slow,
 	})
 	a.metrics.shows(a.gateway.Ready)
+	a.metrics.remotes.relies(opts.Telemetry)
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {
 		return err
@@ -289,5 +300,5 @@ func (a *App) components() []gateway.Component {
 	if a.place.component != nil {
 		all = append(all, a.place.component())
 	}
-	return all
+	return append(all, signals(a.telemetry)...)
 }

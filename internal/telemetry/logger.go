@@ -1,5 +1,5 @@
-// Package telemetry makes the process's logger. It imports no other room: what a log line should say about
-// a request is passed in as a function.
+// Package telemetry is what the process tells of itself: its log, and the traces, metrics and log lines that it sends to a collector by
+// OTLP (https://opentelemetry.io/docs/specs/otlp/). What a log line should say about a request is passed in as a function.
 package telemetry
 
 import (
@@ -22,11 +22,18 @@ const (
 // the context knows: the request, the organization, the key. Its answer is added to the line at the level where the
 // message stands; in a logger made by WithGroup it belongs to the group.
 func NewLogger(w io.Writer, format string, level slog.Leveler, attrs func(context.Context) []slog.Attr) *slog.Logger {
+	return newLogger(newHandler(w, format, level), attrs)
+}
+
+func newHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	options := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewTextHandler(w, options)
 	if format == FormatJSON {
-		h = slog.NewJSONHandler(w, options)
+		return slog.NewJSONHandler(w, options)
 	}
+	return slog.NewTextHandler(w, options)
+}
+
+func newLogger(h slog.Handler, attrs func(context.Context) []slog.Attr) *slog.Logger {
 	if attrs != nil {
 		h = &contextual{Handler: h, attrs: attrs}
 	}

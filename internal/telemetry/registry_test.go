@@ -77,19 +77,19 @@ func TestExemplarsShowInOpenMetrics(t *testing.T) {
 	}
 }
 
-// broken is a collector that fails.
-type broken struct{ *prometheus.Desc }
+// faulty is a collector that fails.
+type faulty struct{ *prometheus.Desc }
 
-func (b broken) Describe(to chan<- *prometheus.Desc) { to <- b.Desc }
+func (b faulty) Describe(to chan<- *prometheus.Desc) { to <- b.Desc }
 
-func (b broken) Collect(to chan<- prometheus.Metric) {
+func (b faulty) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.NewInvalidMetric(b.Desc, errors.New("a counter is on fire"))
 }
 
 func TestACollectorThatFailsIsLoggedAndTheOthersAreServed(t *testing.T) {
 	t.Parallel()
 	registry := telemetry.NewRegistry("test")
-	registry.MustRegister(broken{prometheus.NewDesc("x_total", "A test.", nil, nil)})
+	registry.MustRegister(faulty{prometheus.NewDesc("x_total", "A test.", nil, nil)})
 	var log strings.Builder
 	response, body := ask(t, slog.New(slog.NewTextHandler(&log, nil)), registry, http.MethodGet, "/metrics", "")
 	if response.StatusCode != http.StatusOK || !strings.Contains(body, "go_goroutines") || !strings.Contains(log.String(), "a counter is on fire") {

@@ -224,8 +224,8 @@ var ownedNames = []owned{
 	{"net/http", regexp.MustCompile(`^(Error|NotFound|NotFoundHandler)$`), []string{"internal/fault"}, "only fault renders an error"},
 	{
 		"net/http", regexp.MustCompile(`^(Client|Transport|DefaultClient|DefaultTransport|Get|Head|Post|PostForm)$`),
-		[]string{"internal/upstream", "internal/adminapi"},
-		"only upstream opens connections: it has the dial guard and the deadlines; adminapi has the command line's client",
+		[]string{"internal/upstream", "internal/adminapi", "internal/telemetry"},
+		"only upstream opens connections: it has the dial guard and the deadlines; adminapi has the command line's client, telemetry its collector",
 	},
 	{"net/http/httputil", regexp.MustCompile(`.`), nil, "proxy is the only proxy"},
 }

@@ -1,0 +1,71 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/telemetry"
+)
+
+// tell makes what sends telemetry, and the logger that sends on what it writes. It dials nothing; App starts it once it serves. Its own
+// lines go to log, and so to stderr alone: they must not depend on what they tell of.
+func (p *Process) tell(env map[string]string, c *Config, registry *prometheus.Registry, level *slog.LevelVar, log *slog.Logger) (*telemetry.Telemetry, *slog.Logger) {
+	t := telemetry.New(telemetry.Options{
+		Env: env, Logger: log.With("component", "telemetry"), Version: p.Version, Sample: c.Telemetry.Traces.Sample,
+		Within: gateway.Place, Gatherer: registry, Metrics: registry,
+	})
+	both := t.Logger(p.Stderr, c.Log.Format, level, requestAttrs)
+	return t, both
+}
+
+// flushBudget is a little more than what telemetry allows itself.
+const flushBudget = 5 * time.Second
+
+// flush sends what is left of the telemetry, after everything that could tell more. log writes to stderr alone by now.
+func flush(t *telemetry.Telemetry, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushBudget)
+	defer cancel()
+	if err := t.Stop(ctx); err != nil {
+		log.Warn("stopping failed", "part", "telemetry", "error", err)
+	}
+}
+
+// tracer is t where traces are sent; nil where they are not.
+func tracer(t *telemetry.Telemetry) gateway.Tracer {
+	if t == nil || !t.Tracing() {
+		return nil
+	}
+	return t
+}
+
+// relies names each signal that is sent among what the process depends on.
+func (d *dependencies) relies(t *telemetry.Telemetry) {
+	if t == nil {
+		return
+	}
+	for i, s := range t.Status() {
+		if s.State != telemetry.Off {
+			d.add("otlp_"+s.Name, func() bool { return t.Status()[i].State == telemetry.Up })
+		}
+	}
+}
+
+// signals are the components of the telemetry that is to be sent. None of them is needed.
+func signals(t *telemetry.Telemetry) []gateway.Component {
+	if t == nil {
+		return nil
+	}
+	var all []gateway.Component
+	for _, s := range t.Status() {
+		if s.State != telemetry.Off {
+			all = append(all, gateway.Component{
+				Name: "otlp_" + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since,
+			})
+		}
+	}
+	return all
+}

@@ -1,0 +1,162 @@
+package app_test
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/hex"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	logspb "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	tracespb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/simengine"
+)
+
+// served runs Serve with one simulated backend and env, until end is called, which returns how long that took.
+func served(t *testing.T, env map[string]string) (base string, log *syncBuffer, end func() time.Duration) {
+	t.Helper()
+	url, address := simulated(t, simengine.Config{Speed: 100}), closed(t)
+	all := map[string]string{
+		"API_ROUTER_ENVIRONMENT": "development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS": "true", "API_ROUTER_LISTEN_PUBLIC": address,
+		"API_ROUTER_SERVER_DRAIN_GRACE": "0s", "BACKEND_ENDPOINTS": "b:" + url,
+	}
+	maps.Copy(all, env)
+	log = new(syncBuffer)
+	ctx, cancel := contextFor(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- app.Serve(ctx, app.Process{Version: "test", Stdout: io.Discard, Stderr: log}, app.Sources{
+			Env: all, Flags: map[string]string{"policy.file.path": write(t, "p.yaml", "kind: RoutingPolicy\nid: p\nmodel: gpt-oss-20b\nbackends: [ { id: b } ]\n")},
+		})
+	}()
+	base = "http://" + address
+	began := time.Now()
+	eventually(t, "readiness", func() bool {
+		response, err := client(t).Get(base + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		return response.StatusCode == http.StatusOK
+	})
+	t.Logf("ready after %s", time.Since(began))
+	return base, log, func() time.Duration {
+		began := time.Now()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		return time.Since(began)
+	}
+}
+
+// TestAnEndpointWhereNobodyListensStopsNothing is the case that once kept the service from starting.
+func TestAnEndpointWhereNobodyListensStopsNothing(t *testing.T) {
+	if listener := closedPort(t, "localhost:4318"); !listener {
+		t.Skip("something listens on localhost:4318 here")
+	}
+	for _, protocol := range []string{"", "grpc", "http/protobuf"} {
+		t.Run("protocol "+protocol, func(t *testing.T) {
+			base, log, end := served(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_BSP_SCHEDULE_DELAY": "10"})
+			if response := chat(t, client(t), base, ""); response.StatusCode != http.StatusOK {
+				t.Errorf("a request got %d", response.StatusCode)
+			}
+			eventually(t, "the warning", func() bool { return strings.Contains(log.String(), "telemetry is not delivered") })
+			if _, body := get(t, client(t), base+"/v1/status/readyz"); !strings.Contains(body, `"otlp_logs"`) || !strings.Contains(body, `"failing"`) || strings.Contains(body, "4318") {
+				t.Errorf("the status is %s", body)
+			}
+			took := end()
+			t.Logf("ended in %s", took)
+			if took > 10*3*time.Second {
+				t.Errorf("the end took %s", took)
+			}
+		})
+	}
+}
+
+func closedPort(t *testing.T, address string) bool {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := client(t).Do(request)
+	if err == nil {
+		_ = response.Body.Close()
+	}
+	return err != nil && strings.Contains(err.Error(), "refused")
+}
+
+func TestARequestsSpansAndItsLineShareATrace(t *testing.T) {
+	var mu sync.Mutex
+	var spans []string // "name trace"
+	lines := map[string]string{}
+	asked := map[string]bool{}
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body
+		if r.Header.Get("Content-Encoding") == "gzip" {
+			body, _ = gzip.NewReader(r.Body)
+		}
+		data, _ := io.ReadAll(body)
+		mu.Lock()
+		defer mu.Unlock()
+		asked[path.Base(r.URL.Path)] = true
+		switch path.Base(r.URL.Path) {
+		case "traces":
+			var request tracespb.ExportTraceServiceRequest
+			if err := proto.Unmarshal(data, &request); err != nil {
+				t.Error(err)
+			}
+			for _, s := range request.GetResourceSpans()[0].GetScopeSpans()[0].GetSpans() {
+				spans = append(spans, s.GetName()+" "+hex.EncodeToString(s.GetTraceId()))
+			}
+		case "logs":
+			var request logspb.ExportLogsServiceRequest
+			if err := proto.Unmarshal(data, &request); err != nil {
+				t.Error(err)
+			}
+			for _, l := range request.GetResourceLogs()[0].GetScopeLogs()[0].GetLogRecords() {
+				lines[l.GetBody().GetStringValue()] = hex.EncodeToString(l.GetTraceId())
+			}
+		}
+	}))
+	defer collector.Close()
+	base, log, end := served(t, map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, "OTEL_TRACES_SAMPLER": "always_on", "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+	})
+	response := chat(t, client(t), base, "")
+	id := response.Header.Get("X-Trace-Id")
+	end()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(spans) < 3 || id == "" {
+		t.Errorf("got spans %v of %q", spans, id)
+	}
+	for _, s := range spans {
+		if !strings.HasSuffix(s, " "+id) {
+			t.Errorf("a span of another trace: %s; want %s", s, id)
+		}
+	}
+	found := false
+	for _, trace := range lines {
+		found = found || trace == id
+	}
+	if _, last := lines["api-router ended"]; !found || !last || !asked["metrics"] {
+		t.Errorf("got lines %v, metrics %v", lines, asked["metrics"])
+	}
+	if strings.Contains(log.String(), "level\":\"WARN\",\"msg\":\"telemetry") {
+		t.Errorf("the log says:\n%s", log)
+	}
+}
