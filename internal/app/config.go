@@ -26,8 +26,11 @@ const (
 type Config struct {
 	Environment string
 	Listen      struct{ Public, Admin, Metrics string }
-	Log         struct{ Level, Format string }
-	Policy      struct {
+	Log         struct {
+		Level, Format string
+		AccessLines   int // in a second; 0: no bound
+	}
+	Policy struct {
 		Source   string
 		File     struct{ Path string }
 		Etcd     Etcd
@@ -151,6 +154,10 @@ var settings = []setting{
 		func(c *Config) value { return choice(&c.Log.Format, "json", "text") },
 	},
 	{
+		"log.access_lines", "", "How many access lines below warning are written in one second before only every hundredth is, which says how many were left out. 0: all are written.",
+		func(c *Config) value { return count{&c.Log.AccessLines, 0, 1_000_000} },
+	},
+	{
 		pathSource, "policy-source", "Where the documents (backends, routing policies, prices and marks) come from: files that only a person changes, the state book of this machine, or etcd, which all replicas share.",
 		func(c *Config) value { return choice(&c.Policy.Source, SourceFile, SourceState, SourceEtcd) },
 	},
@@ -256,7 +263,7 @@ func Default() Config {
 	var c Config
 	c.Environment = Production
 	c.Listen.Public = ":8080"
-	c.Log.Level, c.Log.Format = "info", "json"
+	c.Log.Level, c.Log.Format, c.Log.AccessLines = "info", "json", 1000
 	c.Listen.Admin = "127.0.0.1:8082"
 	c.Listen.Metrics = ":9464"
 	c.Policy.Source = SourceFile

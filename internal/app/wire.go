@@ -175,6 +175,7 @@ func (a *App) wire(opts Options) error {
 		BodyTimeout:  c.Server.BodyTimeout,
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,
+		AccessLines:  c.Log.AccessLines,
 	})
 	a.metrics.shows(a.gateway.Ready)
 	a.server = a.httpServer()

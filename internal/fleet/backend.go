@@ -102,6 +102,9 @@ func (b *Backend) ID() string { return b.id }
 // Spec is the backend's present configuration. Its maps must not be changed.
 func (b *Backend) Spec() Spec { return *b.spec.Load() }
 
+// Host is the host, and the port where the URL has one.
+func (b *Backend) Host() string { return b.base.Host }
+
 // URL is the address of a path on the backend, such as "/v1/chat/completions". The path is appended to the one that
 // the backend's own URL may have, and must be a constant of the caller's.
 func (b *Backend) URL(path string) *url.URL {

@@ -205,7 +205,7 @@ func record(h prometheus.Observer, millis float64, labels prometheus.Labels) {
 
 // exemplar leads from a bucket to the trace of a request that fell into it; nil for a request whose trace is not kept.
 func exemplar(x *exchange) prometheus.Labels {
-	if !x.sampled || x.TraceID == "" {
+	if !x.traced {
 		return nil
 	}
 	return prometheus.Labels{"trace_id": x.TraceID}

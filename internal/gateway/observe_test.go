@@ -94,16 +94,16 @@ func TestNoNameAndNoNumberBreaksAMetric(t *testing.T) {
 func TestAnExemplarLeadsToATraceThatIsKept(t *testing.T) {
 	const id = "4bf92f3577b34da6a3ce929d0e0e4736"
 	for name, test := range map[string]struct {
-		trace   string
-		sampled bool
-		want    int
+		trace  string
+		traced bool
+		want   int
 	}{
-		"kept": {id, true, 2}, "not kept": {id, false, 0}, "no trace": {"", true, 0},
+		"kept": {id, true, 2}, "not kept": {id, false, 0},
 	} {
 		registry := prometheus.NewRegistry()
 		m := newMetrics(registry, unused)
 		x := ended("m")
-		x.TraceID, x.sampled = test.trace, test.sampled
+		x.TraceID, x.traced = test.trace, test.traced
 		m.observe(x)
 		families, err := registry.Gather()
 		if err != nil {
@@ -146,7 +146,7 @@ func BenchmarkObserve(b *testing.B) {
 	})
 	b.Run("exemplar", func(b *testing.B) {
 		m, x := newMetrics(prometheus.NewRegistry(), unused), ended("m")
-		x.TraceID, x.sampled = "4bf92f3577b34da6a3ce929d0e0e4736", true
+		x.TraceID, x.traced = "4bf92f3577b34da6a3ce929d0e0e4736", true
 		b.ReportAllocs()
 		for b.Loop() {
 			m.observe(x)

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -132,11 +131,12 @@ func (m *metrics) forget(backend string) {
 }
 
 // observe counts an attempt that has ended.
-func (h *handles) observe(f *flight, begun time.Time, res *result) {
+func (h *handles) observe(f *flight, res *result) {
+	a := f.current()
 	h.attempts[f.ended(res)].Inc()
-	h.duration.Observe(time.Since(begun).Seconds())
+	h.duration.Observe(a.End.Sub(a.Start).Seconds())
 	if f.out.Sent && f.out.Status < http.StatusMultipleChoices {
-		h.firstByte.Observe(f.out.FirstByte.Sub(begun).Seconds())
+		h.firstByte.Observe(f.out.FirstByte.Sub(a.Start).Seconds())
 	}
 }
 

@@ -147,10 +147,10 @@ func BenchmarkObserveAttempt(b *testing.B) {
 	}
 	backend, _ := pool.Backend("b")
 	begun := time.Now()
-	f := &flight{out: Outcome{Sent: true, Status: http.StatusOK, FirstByte: begun.Add(time.Second)}}
+	f := &flight{out: Outcome{Sent: true, Status: http.StatusOK, FirstByte: begun.Add(time.Second), Trail: []Attempt{{Start: begun, End: begun.Add(2 * time.Second)}}}}
 	res := &result{}
 	b.ReportAllocs()
 	for b.Loop() {
-		m.of(backend).observe(f, begun, res)
+		m.of(backend).observe(f, res)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/trace"
 	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
@@ -74,6 +75,8 @@ type Request struct {
 	// HTTP2 says that the client's connection is shared: a deadline that passes resets the stream, even where nobody writes.
 	HTTP2     bool
 	RequestID string
+	// Trace is the place of this request in its trace, which backends are told of. Zero: they get the client's own headers.
+	Trace trace.Context
 	// Received is when the request had come, with its body: from here on the time is the router's or the backends'.
 	Received time.Time
 	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
@@ -107,6 +110,8 @@ type Outcome struct {
 	BytesOut     int64
 	// Failures say why each backend that was tried before the last one did not answer.
 	Failures []*fault.Error
+	// Trail are the attempts in their order.
+	Trail []Attempt
 	// BodyFree says that no connection reads the request's body any more, so that its memory may be used again.
 	BodyFree bool
 }
@@ -135,11 +140,12 @@ type flight struct {
 	out     Outcome
 	lease   *fleet.Lease // of the attempt under way
 
-	failures   []*fault.Error  // why each earlier backend did not answer
-	first      outgoingBody    // the body on its way to the first backend that was tried
-	later      []*outgoingBody // and to the others
-	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
-	lost       bool            // a write to the client failed
+	failures   []*fault.Error          // why each earlier backend did not answer
+	trail      [inlineAttempts]Attempt // memory for the first ones
+	first      outgoingBody            // the body on its way to the first backend that was tried
+	later      []*outgoingBody         // and to the others
+	deadlineAt time.Time               // when the client's write deadline was last moved; zero while there is none
+	lost       bool                    // a write to the client failed
 	values     [valueCount]string
 }
 
@@ -178,11 +184,13 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 
 // try makes one attempt and gives its lease back, also when the attempt panics: that says nothing about the backend.
 func (f *flight) try(ctx context.Context, choice fleet.Choice) (res result) {
-	begun, counted := time.Now(), f.metrics.of(choice.Lease.Backend())
+	f.embark(choice)
+	counted := f.metrics.of(choice.Lease.Backend())
 	res.err = errUnfinished // What stays when the attempt panics.
 	defer func() {
 		choice.Lease.Done(res.health)
-		counted.observe(f, begun, &res)
+		f.arrive(res)
+		counted.observe(f, &res)
 	}()
 	return f.attempt(ctx, choice)
 }

@@ -1,9 +1,11 @@
 package telemetry
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,7 +43,7 @@ func NewRegistry(version string) *prometheus.Registry {
 // are answered 503.
 func MetricsHandler(log *slog.Logger, gatherer prometheus.Gatherer) http.Handler {
 	scrape := promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
-		ErrorLog:            failures{log},
+		ErrorLog:            &failures{log: log},
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             scrapeTimeout,
@@ -57,9 +59,16 @@ func MetricsHandler(log *slog.Logger, gatherer prometheus.Gatherer) http.Handler
 	})
 }
 
-// failures takes what promhttp has to say to the log.
-type failures struct{ log *slog.Logger }
+// failures takes what promhttp has to say to the log, once a minute at most: it says something for each family of metrics that whoever
+// asked did not wait for.
+type failures struct {
+	log    *slog.Logger
+	warned atomic.Int64 // Unix seconds of the last line
+}
 
-func (f failures) Println(values ...any) {
-	f.log.Warn("metrics could not be collected whole", "reason", values)
+func (f *failures) Println(values ...any) {
+	second := time.Now().Unix()
+	if last := f.warned.Load(); second-last >= 60 && f.warned.CompareAndSwap(last, second) {
+		f.log.Warn("metrics could not be collected or sent whole", "reason", fmt.Sprint(values...))
+	}
 }
