@@ -43,9 +43,9 @@ func (c *counted) age() float64 {
 
 // register makes the store's metrics. All of them are read when somebody asks.
 func (s *Store) register(registerer prometheus.Registerer) {
-	make := promauto.With(registerer)
+	factory := promauto.With(registerer)
 	gauge := func(name, help string, value func() float64) {
-		make.NewGaugeFunc(prometheus.GaugeOpts{Name: "api_router_policy_" + name, Help: help}, value)
+		factory.NewGaugeFunc(prometheus.GaugeOpts{Name: "api_router_policy_" + name, Help: help}, value)
 	}
 	ofTable := func(value func(*Table) float64) func() float64 {
 		return func() float64 {
