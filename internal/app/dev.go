@@ -66,7 +66,7 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	records := home.file("usage.jsonl")
 	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
 
-	options := Options{Config: config, Logger: log, Version: p.Version, Hints: true, OpenAdmin: true, Reload: p.Reload, Force: p.Force}
+	options := Options{Config: config, Logger: log, Level: level, Version: p.Version, Hints: true, OpenAdmin: true, Reload: p.Reload, Force: p.Force}
 	var found *discovery
 	var documents []policy.Document
 	if len(o.Backends) > 0 {
@@ -140,6 +140,7 @@ func (b *banner) announce(ctx context.Context) {
 	}
 	fmt.Fprintf(&lines, "  usage     %s\n", b.home.file("usage.jsonl"))
 	fmt.Fprintf(&lines, "  documents %s\n", b.home.says())
+	fmt.Fprintf(&lines, "  console   http://%s/\n", display(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  admin     http://%s/admin/v1, for this machine alone and without a token; try: %s\n", display(b.app.AdminAddr()), adminCall(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
 	if len(models) > 0 { // The newest table may have none again.

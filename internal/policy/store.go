@@ -56,7 +56,7 @@ type Store struct {
 	options  Options
 	logger   *slog.Logger
 	table    atomic.Pointer[Table]
-	failure  atomic.Pointer[string]
+	failure  atomic.Pointer[failure]
 	ready    chan struct{}
 	once     sync.Once
 	reload   chan struct{}
@@ -76,6 +76,12 @@ type Store struct {
 	yielded  map[key]bool    // the extra documents that gave way, as the log has it
 }
 
+// failure is why the source cannot be read, and since when.
+type failure struct {
+	text  string
+	since time.Time
+}
+
 // arrival is a state of the source that has not been compiled.
 type arrival struct {
 	snapshot Snapshot
@@ -92,8 +98,11 @@ type Status struct {
 	Since    time.Time
 	// Problems counts those of the table.
 	Problems int
-	// Failure is why the source cannot be read now, empty while it can.
-	Failure string
+	// Failure is why the source cannot be read now, empty while it can, and FailureSince since when.
+	Failure      string
+	FailureSince time.Time
+	// Saved is when the last good copy was written, if the table is that; zero: the table is from the source.
+	Saved time.Time
 }
 
 // NewStore returns a store without a table. Run fills it.
@@ -128,11 +137,12 @@ func (s *Store) Reload() {
 func (s *Store) Status() Status {
 	var status Status
 	if failure := s.failure.Load(); failure != nil {
-		status.Failure = *failure
+		status.Failure, status.FailureSince = failure.text, failure.since
 	}
 	if t := s.table.Load(); t != nil {
 		status.Loaded = true
 		status.Origin, status.Revision, status.Since, status.Problems = t.origin, t.revision, t.loadedAt, len(t.problems)
+		status.Saved = t.saved
 	}
 	return status
 }
@@ -324,7 +334,13 @@ func (s *Store) mourn(t *Table) {
 // without those there is none: a table of only the extra documents could hide that everything else is missing.
 func (s *Store) fail(ctx context.Context, err error) {
 	text := err.Error()
-	if was := s.failure.Swap(&text); was == nil || *was != text {
+	was := s.failure.Load()
+	if was == nil || was.text != text {
+		now := failure{text, time.Now()}
+		if was != nil {
+			now.since = was.since // The reason differs; it fails all the same.
+		}
+		s.failure.Store(&now)
 		message := "policies cannot be read; what is in force stays"
 		switch {
 		case s.table.Load() != nil:
@@ -335,15 +351,17 @@ func (s *Store) fail(ctx context.Context, err error) {
 		}
 		s.logger.Warn(message, "error", err)
 	}
-	snapshot := Snapshot{Problems: []Problem{{Message: text}}}
+	snapshot, saved := Snapshot{Problems: []Problem{{Message: text}}}, s.savedAt
 	if t := s.table.Load(); t != nil {
-		snapshot.Origin = t.origin
+		snapshot.Origin, saved = t.origin, t.saved
 	} else if s.savedAt.IsZero() {
 		return
 	} else {
 		snapshot.Origin = "last good of " + s.savedAt.Format(time.RFC3339)
 	}
-	s.publish(ctx, s.compile(s.withExtra(snapshot, s.last), s.last), s.begun.Add(prepareColdWithin))
+	t := s.compile(s.withExtra(snapshot, s.last), s.last)
+	t.saved = saved
+	s.publish(ctx, t, s.begun.Add(prepareColdWithin))
 }
 
 // withExtra adds the extra documents that the source has no document of its own for. there are those that it has, as far as is known.

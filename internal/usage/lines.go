@@ -26,6 +26,19 @@ type Lines struct {
 	cause  error
 	closed bool
 	torn   bool // the last write ended within a line
+	state  LinesStatus
+	// unopened says that the failure, if there is one, is that the file cannot be opened: it ends when it can.
+	unopened bool
+}
+
+// LinesStatus is how a file of records is.
+type LinesStatus struct {
+	Path string
+	// Failure is why records cannot be written, empty while they can. Since is when that began to be so, or not to be so.
+	Failure string
+	Since   time.Time
+	// Written is when the last line was; zero: none yet.
+	Written time.Time
 }
 
 // NewLines returns a sink that appends to the file at path. It touches nothing yet.
@@ -38,11 +51,29 @@ func (l *Lines) Probe() error {
 	return l.open(time.Now())
 }
 
+// Status tells how the file is. It opens the file if it is not open: what a person has mended shows at once.
+func (l *Lines) Status() LinesStatus {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.open(time.Now()) // It is in the state.
+	l.state.Path = l.path
+	return l.state
+}
+
+// turn notes whether records can be written.
+func (l *Lines) turn(failure string, now time.Time) {
+	if (failure == "") != (l.state.Failure == "") || l.state.Since.IsZero() {
+		l.state.Since = now
+	}
+	l.state.Failure = failure
+}
+
 // Write appends one line.
 func (l *Lines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.open(time.Now()); err != nil {
+	now := time.Now()
+	if err := l.open(now); err != nil {
 		return 0, err
 	}
 	if l.torn { // A full disk may have cut a line: what follows must not be joined to it.
@@ -56,6 +87,8 @@ func (l *Lines) Write(line []byte) (int, error) {
 		l.torn = l.torn || n > 0
 		return n, l.failed(err)
 	}
+	l.turn("", now)
+	l.state.Written = now
 	return n, nil
 }
 
@@ -95,20 +128,31 @@ func (l *Lines) open(at time.Time) error {
 	l.tried = at
 	l.cause = errUnopened
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o750); err != nil {
-		l.cause = fmt.Errorf("make the folder of the usage file: %w", err)
-		return l.cause
+		return l.refused(fmt.Errorf("make the folder of the usage file: %w", err), at)
 	}
 	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		l.cause = fmt.Errorf("open the usage file: %w", err)
-		return l.cause
+		return l.refused(fmt.Errorf("open the usage file: %w", err), at)
 	}
 	l.file, l.cause = f, nil
+	if l.unopened || l.state.Failure == "" {
+		l.unopened = false
+		l.turn("", at)
+	}
 	return nil
+}
+
+// refused notes that the file cannot be opened.
+func (l *Lines) refused(err error, at time.Time) error {
+	l.cause, l.unopened = err, l.unopened || l.state.Failure == ""
+	l.turn(err.Error(), at)
+	return err
 }
 
 func (l *Lines) failed(err error) error {
 	err = fmt.Errorf("append to the usage file: %w", err)
+	l.turn(err.Error(), time.Now())
+	l.unopened = false // It stays so until a line could be written: the file may open, and the disk be full.
 	l.drop(err)
 	return err
 }

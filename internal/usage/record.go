@@ -18,6 +18,7 @@ const (
 type Record struct {
 	RequestID       string    `json:"request_id"` // ours, a UUIDv7, never the client's
 	ClientRequestID string    `json:"client_request_id,omitempty"`
+	TraceID         string    `json:"trace_id,omitempty"`
 	Start           time.Time `json:"start"`
 	Endpoint        string    `json:"endpoint"`
 
