@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/ai-aas/api-router/internal/admin/console"
 	"github.com/ai-aas/api-router/internal/fault"
 )
 
@@ -149,6 +150,8 @@ func (a *Admin) end(c *call) {
 	switch {
 	case c.status >= http.StatusInternalServerError:
 		level = slog.LevelError
+	case c.route != "" && c.status < http.StatusBadRequest && strings.Contains(c.route, " "+console.Prefix):
+		level = slog.LevelDebug // A page that is looked at asks every two seconds.
 	case c.status == http.StatusUnauthorized, c.status == http.StatusForbidden, c.status == http.StatusTooManyRequests:
 		level = slog.LevelWarn
 	}

@@ -52,7 +52,7 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Environment = Development
 	config.Identity.DevelopmentKeys = true
 	config.Listen.Public = o.Listen
-	config.Policy.LastGood = ""
+	config.Policy.Source, config.Policy.LastGood = SourceState, ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
 	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)
 	if len(o.BackendKeys) > 0 && len(o.Backends) == 0 {

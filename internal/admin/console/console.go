@@ -9,7 +9,6 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +22,12 @@ const Requests = 100
 // maxRows bounds the other tables: who has more of something than fits a page has the command line.
 const maxRows = 200
 
-// LivePath is where Live is to be served: the script asks for it.
-const LivePath = "/console/live"
+const (
+	// Prefix is what the paths of everything but the page itself begin with.
+	Prefix = "/console/"
+	// LivePath is where Live is to be served: the script asks for it.
+	LivePath = Prefix + "live"
+)
 
 // View is what the page shows.
 type View struct {
@@ -82,7 +85,7 @@ func Assets() map[string]Asset {
 		if err != nil { // It is part of the program.
 			panic("console: " + err.Error())
 		}
-		assets[path.Join("/console", name)] = Asset{kind, content}
+		assets[Prefix+name] = Asset{kind, content}
 	}
 	return assets
 }
@@ -121,7 +124,7 @@ func plural(n int, one string) string {
 	return fmt.Sprintf("%d %ss", n, one)
 }
 
-// age is how long ago t was, in one unit.
+// age is how long ago t was, as coarse as it is long.
 func age(now, t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -135,6 +138,8 @@ func span(d time.Duration) string {
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 10*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%d h", int(d.Hours()))
 	}
@@ -151,7 +156,7 @@ func until(now, t time.Time) string {
 
 func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
 
-func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // millis is a duration in milliseconds, as a person reads it.
 func millis(ms float64) string {
