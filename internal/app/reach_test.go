@@ -34,7 +34,8 @@ func TestCollectorsAreTakenFromTheStandardVariables(t *testing.T) {
 		"one signal":         {map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://t:1", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "ca.pem"}, []collector{{"traces", "t:1", true, "ca.pem"}}, ""},
 		"one elsewhere": {
 			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "c:4317", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://l:4318/v1/logs", "OTEL_METRICS_EXPORTER": "none"},
-			[]collector{{"traces", "c:4317", false, ""}, {"logs", "l:4318", false, ""}}, "",
+			[]collector{{"traces", "c:4317", false, ""}, {"logs", "l:4318", false, ""}},
+			"",
 		},
 		"another scheme": {map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "ftp://user:hidden@c"}, nil, "OTEL_EXPORTER_OTLP_ENDPOINT is not of the form"},
 		"no host":        {map[string]string{"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://:4318"}, nil, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is not of the form"},

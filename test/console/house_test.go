@@ -222,7 +222,7 @@ func open(t *testing.T) *browser {
 	if path == "" {
 		lacking(t, "there is no chromium: apt-get install chromium")
 	}
-	profile, err := os.MkdirTemp("", "api-router-chromium-")
+	profile, err := os.MkdirTemp("", "api-router-chromium-") //nolint:usetesting // The browser still writes to it for a moment after its end.
 	if err != nil {
 		t.Fatal(err)
 	}
