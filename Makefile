@@ -6,6 +6,7 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
@@ -26,7 +27,7 @@ build: ## Build the static binary into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
 test: ## Run every test with the race detector, published SDKs included
-	@scripts/prepare go cc node python h2spec etcd iptables chromium
+	@scripts/prepare $(TESTED_WITH)
 	$(GO) test -C test/etcd -race ./...
 	$(GO) test -C test/console ./...
 	$(GO) test -race ./...
@@ -51,12 +52,12 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 docs: ## Write the generated parts of the documentation
 	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./internal/app -run '^TestDocs'
 
-bench: build ## Measure the router beside nginx and HAProxy for eight minutes, into bench/README.md (BENCH=-help: its flags)
+bench: build ## Measure the router beside nginx and HAProxy for nine minutes, into bench/README.md (BENCH=-help: its flags)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
 	@exec bin/bench $(BENCH)
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
-	@scripts/prepare go cc node python h2spec etcd iptables chromium
+	@scripts/prepare $(TESTED_WITH)
 	$(GO) test -C test/etcd -race -shuffle=on -count=10 -timeout 60m ./...
 	$(GO) test -C test/console -shuffle=on -count=10 -timeout 60m ./...
 	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...

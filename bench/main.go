@@ -136,6 +136,9 @@ func bench(ctx context.Context, o *options, stdout, stderr io.Writer) (err error
 			continue
 		}
 		b.subjects = append(b.subjects, s)
+		if name == subject.Router {
+			b.variants = subject.Variants(s)
+		}
 	}
 	if len(b.subjects) == 0 {
 		return errors.New("there is nothing to measure")

@@ -25,6 +25,8 @@ type plan struct {
 
 	paced, burst, held streamPlan
 
+	telemetryWindow time.Duration // of the closed and the open loop that telemetry is judged by
+
 	microTime time.Duration // of each micro-benchmark
 }
 
@@ -48,7 +50,7 @@ const (
 	smallBody         = 1 << 10
 )
 
-// fullPlan takes about eight minutes with four subjects.
+// fullPlan takes about nine minutes with four subjects.
 var fullPlan = plan{
 	warmup: 300 * time.Millisecond, window: 2 * time.Second, settle: 5 * time.Second,
 	connections: []int{1, 16, cpuConnections, loadedConnections},
@@ -58,6 +60,8 @@ var fullPlan = plan{
 	paced: streamPlan{200, backend.Shape{Events: 300, Interval: 10 * time.Millisecond}, 300 * time.Millisecond, 500 * time.Millisecond, 2300 * time.Millisecond},
 	burst: streamPlan{200, backend.Shape{Events: 300}, 0, 300 * time.Millisecond, 2 * time.Second},
 	held:  streamPlan{2000, backend.Shape{Events: 45, Interval: 100 * time.Millisecond}, 1500 * time.Millisecond, 1800 * time.Millisecond, 2400 * time.Millisecond},
+
+	telemetryWindow: 4 * time.Second,
 
 	microTime: 300 * time.Millisecond,
 }
@@ -72,6 +76,8 @@ var quickPlan = plan{
 	paced: streamPlan{50, backend.Shape{Events: 40, Interval: 10 * time.Millisecond}, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond},
 	burst: streamPlan{20, backend.Shape{Events: 50}, 0, 50 * time.Millisecond, 200 * time.Millisecond},
 	held:  streamPlan{200, backend.Shape{Events: 5, Interval: 100 * time.Millisecond}, 100 * time.Millisecond, 150 * time.Millisecond, 200 * time.Millisecond},
+
+	telemetryWindow: 300 * time.Millisecond,
 
 	microTime: 10 * time.Millisecond,
 }

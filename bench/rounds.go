@@ -21,6 +21,9 @@ type run struct {
 	plan       plan
 	only       *regexp.Regexp
 	subjects   []*subject.Subject
+	variants   []*subject.Subject // of the router: they are compared with each other alone
+	collectors *collectors
+	heard      bool // something came to each collector
 	workers    int
 	accounting bool
 	dir        string
@@ -61,18 +64,23 @@ func (b *run) rounds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.collectors, err = startCollectors(ctx); err != nil {
+		return err
+	}
+	defer b.collectors.stop()
 	for round := range b.plan.rounds {
-		order := slices.Clone(b.subjects)
-		for range round % len(order) {
-			order = append(order[1:], order[0])
-		}
+		order := turned(b.subjects, round)
 		if err := b.life(ctx, round, order, b.plan.answers(), true); err != nil {
 			return err
 		}
 		if err := b.life(ctx, round, order, b.plan.streams(), false); err != nil {
 			return err
 		}
+		if err := b.life(ctx, round, turned(b.variants, round), b.plan.telemetry(), false); err != nil {
+			return err
+		}
 	}
+	b.checkCollectors()
 	after, afterOwn, err := b.machine()
 	if all := after.All - before.All; err == nil && all > 0 {
 		b.others = max(float64(after.Busy-before.Busy-(afterOwn-beforeOwn))/float64(all), 0)
@@ -84,6 +92,15 @@ func (b *run) rounds(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// turned is a list that begins, in each round, with another one of its members.
+func turned(list []*subject.Subject, round int) []*subject.Subject {
+	if len(list) == 0 {
+		return nil
+	}
+	first := round % len(list)
+	return slices.Concat(list[first:], list[:first])
 }
 
 func metric(scenario, figure string) string { return scenario + " " + figure }
@@ -106,7 +123,7 @@ func (b *run) machine() (proc.Machine, time.Duration, error) {
 // life starts the backend and every subject, runs the scenarios, and stops them all, whatever happens.
 func (b *run) life(ctx context.Context, round int, order []*subject.Subject, scenarios []scenario, thenRest bool) error {
 	scenarios = slices.DeleteFunc(scenarios, func(s scenario) bool { return !b.only.MatchString(s.name) })
-	if len(scenarios) == 0 {
+	if len(scenarios) == 0 || len(order) == 0 {
 		return nil
 	}
 	dir, err := os.MkdirTemp(b.dir, "life-")
@@ -123,7 +140,7 @@ func (b *run) life(ctx context.Context, round int, order []*subject.Subject, sce
 		return err
 	}
 	defer back.Stop()
-	site := subject.Site{Backend: back.Address, Models: models, Workers: b.workers}
+	site := subject.Site{Backend: back.Address, Models: models, Workers: b.workers, Collector: b.collectors.answering.address(), Silent: b.collectors.silent.address()}
 	probe := request(backend.Shape{}.Model(), false, smallBody)
 	var live []*living
 	defer func() {
@@ -201,12 +218,14 @@ func (b *run) measure(ctx context.Context, round int, s scenario, l *living) err
 		switch s.name {
 		case closedName(loadedConnections):
 			b.add(round, l.Name, metLoaded, float64(m.after.RSS)/mib)
+		case telemetryName(openName(judgedRate)):
+			b.add(round, l.Name, metric(s.name, figResident), float64(m.after.RSS)/mib)
 		case heldName:
 			o.figures[figSize] = float64(m.after.RSS-m.idle) / float64(b.plan.held.streams) / 1024
 			b.add(round, l.Name, metric(heldName, figSize), o.figures[figSize])
 		}
 	}
-	fmt.Fprintf(b.log, "round %d  %-14s %-10s %s\n", round+1, s.name, l.Name, brief(o.figures))
+	fmt.Fprintf(b.log, "round %d  %-21s %-16s %s\n", round+1, s.name, l.Name, brief(o.figures))
 	if o.Failed > 0 {
 		b.failures += o.Failed
 		fmt.Fprintf(b.log, "FAILED: %d in %s through %s, the first: %v\n", o.Failed, s.name, l.Name, o.First)

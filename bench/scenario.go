@@ -39,12 +39,16 @@ const (
 	figLost  = "lost"
 	figBad   = "failed"
 	figSize  = "memory" // KB for each open stream
+
+	figResident = "resident" // MiB, at the end of the window
 )
 
 // The names of scenarios.
 func closedName(connections int) string { return fmt.Sprintf("closed/%d", connections) }
 func bodyName(kb int) string            { return fmt.Sprintf("body/%d", kb) }
 func openName(rate int) string          { return fmt.Sprintf("open/%d", rate) }
+
+func telemetryName(name string) string { return "telemetry/" + name }
 
 const (
 	pacedName = "streams/paced"
@@ -90,38 +94,52 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 
 // answers are the scenarios of whole answers, in their order.
 func (p *plan) answers() []scenario {
-	whole := (backend.Shape{}).Model()
-	target := func(s *subject.Running, size int) load.Target {
-		return load.Target{Address: s.Address, Request: request(whole, false, size), Length: backend.Shape{}.Length()}
-	}
-	closed := func(name string, connections, size int) scenario {
-		return scenario{name, func(ctx context.Context, m *meter, s *subject.Running) (outcome, error) {
-			r, err := load.Closed(ctx, target(s, size), connections, m.window(p.warmup, p.window))
-			if err != nil {
-				return outcome{}, err
-			}
-			return answered(m, r), m.err
-		}}
-	}
 	var list []scenario
 	for _, n := range p.connections {
-		list = append(list, closed(closedName(n), n, smallBody))
+		list = append(list, p.closed(closedName(n), n, smallBody, p.window))
 	}
 	for _, rate := range p.rates {
-		list = append(list, scenario{openName(rate), func(ctx context.Context, m *meter, s *subject.Running) (outcome, error) {
-			r, err := load.Open(ctx, target(s, smallBody), float64(rate), openConnections, m.window(p.warmup, p.openWindow))
-			if err != nil {
-				return outcome{}, err
-			}
-			o := answered(m, r)
-			o.figures[figLate] = micros(r.Late.Quantile(0.99))
-			return o, m.err
-		}})
+		list = append(list, p.open(openName(rate), rate, p.openWindow))
 	}
 	for _, kb := range p.bodies {
-		list = append(list, closed(bodyName(kb), bodyConnections, kb<<10))
+		list = append(list, p.closed(bodyName(kb), bodyConnections, kb<<10, p.window))
 	}
 	return list
+}
+
+// telemetry are the scenarios that the router's variants are compared in.
+func (p *plan) telemetry() []scenario {
+	return []scenario{
+		p.closed(telemetryName(closedName(cpuConnections)), cpuConnections, smallBody, p.telemetryWindow),
+		p.open(telemetryName(openName(judgedRate)), judgedRate, p.telemetryWindow),
+	}
+}
+
+func target(s *subject.Running, size int) load.Target {
+	whole := backend.Shape{}
+	return load.Target{Address: s.Address, Request: request(whole.Model(), false, size), Length: whole.Length()}
+}
+
+func (p *plan) closed(name string, connections, size int, window time.Duration) scenario {
+	return scenario{name, func(ctx context.Context, m *meter, s *subject.Running) (outcome, error) {
+		r, err := load.Closed(ctx, target(s, size), connections, m.window(p.warmup, window))
+		if err != nil {
+			return outcome{}, err
+		}
+		return answered(m, r), m.err
+	}}
+}
+
+func (p *plan) open(name string, rate int, window time.Duration) scenario {
+	return scenario{name, func(ctx context.Context, m *meter, s *subject.Running) (outcome, error) {
+		r, err := load.Open(ctx, target(s, smallBody), float64(rate), openConnections, m.window(p.warmup, window))
+		if err != nil {
+			return outcome{}, err
+		}
+		o := answered(m, r)
+		o.figures[figLate] = micros(r.Late.Quantile(0.99))
+		return o, m.err
+	}}
 }
 
 func answered(m *meter, r *load.Result) outcome {

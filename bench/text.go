@@ -22,7 +22,9 @@ func (b *run) text(ctx context.Context, micro []report.Micro) string {
 	for _, s := range b.subjects {
 		names = append(names, s.Name)
 	}
-	t.WriteString(b.results.Write(b.sections(), names, subject.Router, subject.Nginx))
+	t.WriteString(b.results.Write(b.sections(), names, report.Ratio{Of: subject.Router, To: subject.Nginx}))
+	t.WriteString(b.results.Write([]report.Section{telemetrySection()}, []string{subject.Off, subject.Traced, subject.Unread},
+		report.Ratio{Of: subject.Traced, To: subject.Off}, report.Ratio{Of: subject.Unread, To: subject.Off}))
 	t.WriteString("### The binary\n\n")
 	var sizes [][]string
 	for _, s := range b.subjects {
@@ -124,6 +126,27 @@ func (b *run) sections() []report.Section {
 	}}, report.Section{Title: "Failed requests and streams, all rounds", Rows: b.failed()})
 }
 
+// telemetrySection compares the router's variants.
+func telemetrySection() report.Section {
+	closed, open := telemetryName(closedName(cpuConnections)), telemetryName(openName(judgedRate))
+	return report.Section{
+		Title: "Telemetry",
+		Note: "The router without telemetry, with every tenth request traced to a collector that answers, and the same with a collector that accepts and never answers. " +
+			"Metrics are on in all three.",
+		Rows: []report.Row{
+			{Label: fmt.Sprintf("**%d connections**: requests/s", cpuConnections), Metric: metric(closed, figRate)},
+			{Label: "CPU µs/request", Metric: metric(closed, figCPU)},
+			{Label: "p99 µs", Metric: metric(closed, figP99)},
+			{Label: fmt.Sprintf("**%d/s**: p50 µs", judgedRate), Metric: metric(open, figP50)},
+			{Label: "p99 µs", Metric: metric(open, figP99)},
+			{Label: "CPU µs/request", Metric: metric(open, figCPU)},
+			{Label: "the load's own lateness, p99 µs", Metric: metric(open, figLate)},
+			{Label: "memory, MiB", Metric: metric(open, figResident)},
+			{Label: "failed requests, all rounds", Metric: metric(open, figBad), Total: true},
+		},
+	}
+}
+
 func (p *plan) streamSections() []report.Section {
 	rows := func(name string, memory bool) []report.Row {
 		rows := []report.Row{
@@ -189,6 +212,14 @@ func (b *run) budgets(micro []report.Micro) []report.Budget {
 	ratio("CPU per event of a stream with pauses, against nginx", 1.5, metric(pacedName, figCPU))
 	ratio(fmt.Sprintf("added latency at %d requests/s, p50, against nginx's", judgedRate), 1.1, addedMetric(judgedRate, figP50))
 	ratio(fmt.Sprintf("added latency at %d requests/s, p99, against nginx's", judgedRate), 1.2, addedMetric(judgedRate, figP99))
+	closed, open := telemetryName(closedName(cpuConnections)), telemetryName(openName(judgedRate))
+	telemetry := func(of, what string, limit float64, metric string) {
+		v, ok := b.results.Ratio(of, subject.Off, metric)
+		add(what+", against telemetry off", limit, " ×", 1, v, ok && b.heard)
+	}
+	telemetry(subject.Traced, "CPU per request with every tenth traced", 1.05, metric(closed, figCPU))
+	telemetry(subject.Unread, fmt.Sprintf("CPU per request at %d requests/s with a silent collector", judgedRate), 1.05, metric(open, figCPU))
+	telemetry(subject.Unread, fmt.Sprintf("p99 at %d requests/s with a silent collector", judgedRate), 1.2, metric(open, figP99))
 	median("memory per open stream", 48, " KB", metric(heldName, figSize))
 	median("memory idle", 25, " MiB", metIdle)
 	median(fmt.Sprintf("memory after %d connections", loadedConnections), 60, " MiB", metLoaded)

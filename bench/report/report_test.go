@@ -126,15 +126,15 @@ func TestSectionsLeaveOutWhatWasNotMeasured(t *testing.T) {
 	got := r.Write([]Section{
 		{Title: "One", Note: "A note.", Rows: []Row{{Label: "CPU", Metric: "cpu"}, {Label: "none", Metric: "x"}, {Label: "lost", Metric: "lost", Total: true}}},
 		{Title: "Two", Rows: []Row{{Label: "none", Metric: "x"}}},
-	}, []string{"b", "a"}, "a", "b")
+	}, []string{"b", "a"}, Ratio{"a", "b"}, Ratio{"b", "a"})
 	want := `### One
 
 A note.
 
-|  | b | a | a ÷ b |
-|---|---:|---:|---:|
-| CPU | 20 | 30 | 1.50 |
-| lost | – | 3 | – |
+|  | b | a | a ÷ b | b ÷ a |
+|---|---:|---:|---:|---:|
+| CPU | 20 | 30 | 1.50 | 0.67 |
+| lost | – | 3 | – | – |
 
 `
 	if got != want {

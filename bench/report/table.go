@@ -22,17 +22,20 @@ type Row struct {
 	Total bool
 }
 
+// Ratio is a column for the ratio of one subject to another.
+type Ratio struct{ Of, To string }
+
 // none stands where there is no figure.
 const none = "–"
 
-// Write writes the sections for the subjects, in their order, with a last column for the ratio of subject to base. Rows
-// and sections without a figure are left out.
-func (r *Results) Write(sections []Section, subjects []string, subject, base string) string {
+// Write writes the sections for the subjects, in their order, with the columns of ratios last. Rows and sections without a figure
+// are left out.
+func (r *Results) Write(sections []Section, subjects []string, ratios ...Ratio) string {
 	var b strings.Builder
 	for _, section := range sections {
 		var rows [][]string
 		for _, row := range section.Rows {
-			if cells, ok := r.cells(row, subjects, subject, base); ok {
+			if cells, ok := r.cells(row, subjects, ratios); ok {
 				rows = append(rows, cells)
 			}
 		}
@@ -43,7 +46,10 @@ func (r *Results) Write(sections []Section, subjects []string, subject, base str
 		if section.Note != "" {
 			fmt.Fprintf(&b, "%s\n\n", section.Note)
 		}
-		head := append(append([]string{""}, subjects...), subject+" ÷ "+base)
+		head := append([]string{""}, subjects...)
+		for _, ratio := range ratios {
+			head = append(head, ratio.Of+" ÷ "+ratio.To)
+		}
 		b.WriteString(Table(head, rows))
 		b.WriteString("\n")
 	}
@@ -51,7 +57,7 @@ func (r *Results) Write(sections []Section, subjects []string, subject, base str
 }
 
 // cells is a row's line, if any subject has the figure.
-func (r *Results) cells(row Row, subjects []string, subject, base string) (cells []string, found bool) {
+func (r *Results) cells(row Row, subjects []string, ratios []Ratio) (cells []string, found bool) {
 	cells = []string{row.Label}
 	for _, s := range subjects {
 		value, ok := r.Median(s, row.Metric)
@@ -61,11 +67,14 @@ func (r *Results) cells(row Row, subjects []string, subject, base string) (cells
 		cells = append(cells, Figure(value, ok))
 		found = found || ok
 	}
-	ratio := none
-	if v, ok := r.Ratio(subject, base, row.Metric); ok && !row.Total {
-		ratio = strconv.FormatFloat(v, 'f', 2, 64)
+	for _, ratio := range ratios {
+		text := none
+		if v, ok := r.Ratio(ratio.Of, ratio.To, row.Metric); ok && !row.Total {
+			text = strconv.FormatFloat(v, 'f', 2, 64)
+		}
+		cells = append(cells, text)
 	}
-	return append(cells, ratio), found
+	return cells, found
 }
 
 // Table writes a table. The first column is text, the others are figures.

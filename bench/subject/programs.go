@@ -19,6 +19,39 @@ var programs = map[string]struct {
 	HAProxy: {"-v", "install it (Debian: apt-get install haproxy)", prepareHAProxy, []string{"LC_ALL=C"}},
 }
 
+// The variants of the router that its telemetry is judged by.
+const (
+	Off    = "telemetry off"
+	Traced = "traced"
+	Unread = "silent collector"
+)
+
+// Variants are the router without telemetry, with a collector that answers, and with one that accepts and never does. Every tenth request
+// is traced, and what is collected leaves often: within seconds, a silent collector has all that waits for it waiting.
+func Variants(router *Subject) []*Subject {
+	variant := func(name string, collector func(Site) string) *Subject {
+		v := *router
+		v.Name = name
+		v.extra = func(s Site) []string {
+			address := collector(s)
+			if address == "" {
+				return nil
+			}
+			return []string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+				"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.1",
+				"OTEL_BSP_SCHEDULE_DELAY=200", "OTEL_BLRP_SCHEDULE_DELAY=200", "OTEL_METRIC_EXPORT_INTERVAL=1000",
+			}
+		}
+		return &v
+	}
+	return []*Subject{
+		variant(Off, func(Site) string { return "" }),
+		variant(Traced, func(s Site) string { return s.Collector }),
+		variant(Unread, func(s Site) string { return s.Silent }),
+	}
+}
+
 func write(dir, name, format string, args ...any) (string, error) {
 	path := filepath.Join(dir, name)
 	return path, os.WriteFile(path, fmt.Appendf(nil, format, args...), 0o600)
@@ -37,7 +70,7 @@ func prepareRouter(dir, listen string, s Site) ([]string, error) {
 		return nil, err
 	}
 	config, err := write(dir, "config.yaml", `environment: development
-listen: { public: %q }
+listen: { public: %q, metrics: "127.0.0.1:0" }
 log: { level: warn }
 policy: { source: file, file: { path: %q }, last_good: "" }
 usage: { sinks: [ { type: jsonl, path: %q } ] }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +39,10 @@ type Site struct {
 	Backend string   // address
 	Models  []string // that the backend serves
 	Workers int      // processors that the subject may use: worker processes or threads
+
+	// Collector and Silent are the addresses of collectors of telemetry over HTTP: one answers, the other accepts connections and
+	// never says a word.
+	Collector, Silent string
 }
 
 // Subject is something that can be measured.
@@ -50,6 +55,7 @@ type Subject struct {
 	// prepare writes the files that it needs into dir and returns its arguments.
 	prepare func(dir, listen string, s Site) (args []string, err error)
 	env     []string
+	extra   func(s Site) []string // more of env; may be nil
 }
 
 // Find looks for a subject's program: a path, or a name to look up in PATH. An error says what to do about it.
@@ -127,7 +133,11 @@ func (s *Subject) Start(ctx context.Context, dir string, site Site, back *Runnin
 	if err != nil {
 		return nil, err
 	}
-	p, err := start(home, s.env, s.binary, args...)
+	env := s.env
+	if s.extra != nil {
+		env = slices.Concat(env, s.extra(site))
+	}
+	p, err := start(home, env, s.binary, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -107,6 +107,7 @@ Any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID works. It is not
 	f := c.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "`ADDRESS` of the public listener; :8080 lets other machines in, 127.0.0.1:0 takes any free port")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:8082", "`ADDRESS` of the admin listener, which only this machine can use; where the port is taken, another one is")
+	f.StringVar(&o.MetricsListen, "metrics-listen", "127.0.0.1:9464", "`ADDRESS` of the metrics listener; where the port is taken, another one is")
 	f.StringArrayVar(&o.Backends, "backend", nil, "`URL` of an engine to stand before, instead of simulated ones; may be given several times")
 	f.StringArrayVar(&o.BackendKeys, "backend-key", nil, "`KEY` that the engines want, as it is or as env:NAME; once for all of them, or once for each --backend in its order")
 	f.StringVar(&o.Data, "data", "", "`DIRECTORY` of the state book and the usage records (default: api-router in your cache directory)")

@@ -217,7 +217,7 @@ func TestTheBuiltBinaryServesAtOnceAndEndsInOrder(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := free(t)
-			s := start(t, path, append(args, "--listen", address, "--log-format", "json")...)
+			s := start(t, path, append(args, "--listen", address, "--metrics-listen", "127.0.0.1:0", "--log-format", "json")...)
 			took := healthy(t, s, "http://"+address+"/healthz")
 			t.Logf("/healthz answered %v after exec", took.Round(time.Millisecond))
 			if took > startBound {

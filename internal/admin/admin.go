@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
@@ -47,6 +49,8 @@ type Options struct {
 	}
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
+	// Metrics is where the door's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Admin is the handler of the admin listener.
@@ -57,11 +61,12 @@ type Admin struct {
 	origins *http.CrossOriginProtection
 	guesses guesses
 	profile recording
+	metrics *metrics
 }
 
 // New returns an Admin. It starts nothing.
 func New(options Options) *Admin {
-	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}}
+	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}, metrics: newMetrics(options.Metrics)}
 	a.routes, a.pages = a.table(), a.pageTable()
 	return a
 }

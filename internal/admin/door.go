@@ -146,6 +146,7 @@ func (a *Admin) rescue(w http.ResponseWriter, c *call) {
 
 // end writes the access log line. What follows a "?" is not in it: reasons are in the history.
 func (a *Admin) end(c *call) {
+	a.metrics.observe(c)
 	level := slog.LevelInfo
 	switch {
 	case c.status >= http.StatusInternalServerError:

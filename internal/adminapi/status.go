@@ -15,14 +15,15 @@ const (
 
 // The components of a router.
 const (
-	ComponentProcess      = "process"
-	ComponentPolicy       = "policy"
-	ComponentPolicySource = "policy_source"
-	ComponentBackend      = "backend"
-	ComponentMarks        = "marks"
-	ComponentUsageSink    = "usage_sink"
-	ComponentBodyMemory   = "body_memory"
-	ComponentAdminToken   = "admin_token"
+	ComponentProcess         = "process"
+	ComponentPolicy          = "policy"
+	ComponentPolicySource    = "policy_source"
+	ComponentBackend         = "backend"
+	ComponentMarks           = "marks"
+	ComponentUsageSink       = "usage_sink"
+	ComponentBodyMemory      = "body_memory"
+	ComponentAdminToken      = "admin_token"
+	ComponentMetricsListener = "metrics_listener"
 )
 
 // Health is a router, component by component.

@@ -25,9 +25,12 @@ const (
 // environment, the flags and docs/config.md take it from.
 type Config struct {
 	Environment string
-	Listen      struct{ Public, Admin string }
-	Log         struct{ Level, Format string }
-	Policy      struct {
+	Listen      struct{ Public, Admin, Metrics string }
+	Log         struct {
+		Level, Format string
+		AccessLines   int // in a second; 0: no bound
+	}
+	Policy struct {
 		Source   string
 		File     struct{ Path string }
 		Etcd     Etcd
@@ -110,6 +113,7 @@ const (
 	pathEnvironment     = "environment"
 	pathListenPublic    = "listen.public"
 	pathListenAdmin     = "listen.admin"
+	pathListenMetrics   = "listen.metrics"
 	pathLogLevel        = "log.level"
 	pathLogFormat       = "log.format"
 	pathSource          = "policy.source"
@@ -138,12 +142,20 @@ var settings = []setting{
 		func(c *Config) value { return address(&c.Listen.Admin) },
 	},
 	{
+		pathListenMetrics, "metrics-listen", "Address of the metrics listener: Prometheus's GET /metrics and nothing else, without a key. A port that is taken keeps nothing from starting: it is tried again. Empty: off.",
+		func(c *Config) value { return optionalAddress(&c.Listen.Metrics) },
+	},
+	{
 		pathLogLevel, "log-level", "The least severe lines that are logged.",
 		func(c *Config) value { return choice(&c.Log.Level, "debug", "info", "warn", "error") },
 	},
 	{
 		pathLogFormat, "log-format", "How a log line looks: one JSON object, or text for a person.",
 		func(c *Config) value { return choice(&c.Log.Format, "json", "text") },
+	},
+	{
+		"log.access_lines", "", "How many access lines below warning are written in one second before only every hundredth is, which says how many were left out. 0: all are written.",
+		func(c *Config) value { return count{&c.Log.AccessLines, 0, 1_000_000} },
 	},
 	{
 		pathSource, "policy-source", "Where the documents (backends, routing policies, prices and marks) come from: files that only a person changes, the state book of this machine, or etcd, which all replicas share.",
@@ -251,8 +263,9 @@ func Default() Config {
 	var c Config
 	c.Environment = Production
 	c.Listen.Public = ":8080"
-	c.Log.Level, c.Log.Format = "info", "json"
+	c.Log.Level, c.Log.Format, c.Log.AccessLines = "info", "json", 1000
 	c.Listen.Admin = "127.0.0.1:8082"
+	c.Listen.Metrics = ":9464"
 	c.Policy.Source = SourceFile
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood

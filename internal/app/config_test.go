@@ -28,7 +28,7 @@ func TestTheFileSetsEverySetting(t *testing.T) {
 	t.Parallel()
 	file := write(t, "config.yaml", `
 environment: development
-listen: { public: "127.0.0.1:9000", admin: "127.0.0.1:9001" }
+listen: { public: "127.0.0.1:9000", admin: "127.0.0.1:9001", metrics: "127.0.0.1:9002" }
 log: { level: debug, format: text }
 policy:
   source: etcd
@@ -69,7 +69,7 @@ server:
 	want.Environment = app.Development
 	want.Listen.Public = "127.0.0.1:9000"
 	want.Log.Level, want.Log.Format = "debug", "text"
-	want.Listen.Admin = "127.0.0.1:9001"
+	want.Listen.Admin, want.Listen.Metrics = "127.0.0.1:9001", "127.0.0.1:9002"
 	want.Policy.Source, want.Policy.LastGood = app.SourceEtcd, ""
 	want.Policy.Etcd = app.Etcd{
 		Endpoints: []string{"etcd-0:2379", "https://etcd-1:2379"}, Prefix: "/router/", Username: "router", Password: reference(t, "env:ETCD_PASSWORD"),

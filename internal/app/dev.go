@@ -14,6 +14,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 // exampleKey is the key that dev's banner shows, and exampleOrganization the one that it names. Any development key works.
@@ -30,6 +31,8 @@ type DevOptions struct {
 	Listen string
 	// AdminListen is the address of the admin listener, which only this machine can use. Empty: that of serve.
 	AdminListen string
+	// MetricsListen is the address of the metrics listener. Empty: the port that serve has, for this machine alone.
+	MetricsListen string
 	// Backends are the URLs of real engines. Empty: simulated ones, in this process.
 	Backends []string
 	// BackendKeys are the keys of Backends, literal or env:NAME: one for all, or one for each in their order.
@@ -55,6 +58,7 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Policy.Source, config.Policy.LastGood = SourceState, ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
 	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)
+	config.Listen.Metrics = cmp.Or(o.MetricsListen, "127.0.0.1"+config.Listen.Metrics)
 	if len(o.BackendKeys) > 0 && len(o.Backends) == 0 {
 		return errors.New("--backend-key is for the engines that --backend names, and there is no --backend")
 	}
@@ -66,7 +70,9 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	records := home.file("usage.jsonl")
 	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
 
-	options := Options{Config: config, Logger: log, Level: level, Version: p.Version, Hints: true, OpenAdmin: true, Reload: p.Reload, Force: p.Force}
+	options := Options{
+		Config: config, Logger: log, Level: level, Version: p.Version, Hints: true, OpenAdmin: true, MoveMetrics: true, Reload: p.Reload, Force: p.Force,
+	}
 	var found *discovery
 	var documents []policy.Document
 	if len(o.Backends) > 0 {
@@ -142,6 +148,9 @@ func (b *banner) announce(ctx context.Context) {
 	fmt.Fprintf(&lines, "  documents %s\n", b.home.says())
 	fmt.Fprintf(&lines, "  console   http://%s/\n", display(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  admin     http://%s/admin/v1, for this machine alone and without a token; try: %s\n", display(b.app.AdminAddr()), adminCall(b.app.AdminAddr()))
+	if addr := b.app.MetricsAddr(); addr != nil {
+		fmt.Fprintf(&lines, "  metrics   http://%s%s\n", display(addr), telemetry.PathMetrics)
+	}
 	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
 	if len(models) > 0 { // The newest table may have none again.
 		lines.WriteString(call(base, models[0]) + "\n")
@@ -165,7 +174,7 @@ func (b *banner) await(ctx context.Context) *policy.Table {
 	}
 	settled, cancel := context.WithTimeout(ctx, settleTime)
 	defer cancel()
-	for settled.Err() == nil && (b.missing() || slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 })) {
+	for settled.Err() == nil && (b.missing() || b.app.MetricsAddr() == nil || slices.ContainsFunc(b.app.fleet.Status(), func(s fleet.Status) bool { return s.Probe != "healthy" || len(s.Models) == 0 })) {
 		pause(settled, 10*time.Millisecond)
 	}
 	return b.app.store.Table()

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -35,6 +36,7 @@ func devUntil(t *testing.T, o app.DevOptions) (stdout, stderr *syncBuffer, end f
 	ctx, cancel := contextFor(t)
 	done := make(chan error, 1)
 	o.Listen, o.LogLevel, o.LogFormat = "127.0.0.1:0", "debug", "text"
+	o.MetricsListen = cmp.Or(o.MetricsListen, "127.0.0.1:0")
 	go func() { done <- app.Dev(ctx, app.Process{Version: "test", Stdout: stdout, Stderr: stderr}, o) }()
 	end = sync.OnceFunc(func() {
 		cancel()

@@ -49,6 +49,9 @@ func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
 	}
 	d.listener(ctx, pathListenPublic, config.Listen.Public)
 	d.admins(ctx, config)
+	if config.Listen.Metrics != "" {
+		d.listener(ctx, pathListenMetrics, config.Listen.Metrics)
+	}
 	d.collectors(ctx, sources.Env)
 	d.keys(config)
 	d.sinks(config.Usage.Sinks)

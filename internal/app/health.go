@@ -35,6 +35,7 @@ func (a *App) components() []part {
 		{components: a.sourceHealth, public: a.place.public},
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},
+		{components: a.metrics.health},
 	}
 }
 
@@ -105,7 +106,7 @@ func (a *App) policyHealth() []adminapi.Component {
 	}
 	c.State, c.OK, c.Since, c.DataAsOf = "loaded", true, table.LoadedAt(), confirmed(&status)
 	c.Detail = fmt.Sprintf("revision %s, %d policies and %d backends in %s", table.Revision(), table.Routes(), len(table.Backends()), table.Origin())
-	if !status.Saved.IsZero() {
+	if status.LastGood {
 		c.State = "last good"
 	}
 	problems := slices.DeleteFunc(table.Problems(), func(p policy.Problem) bool { return p.Message == status.Failure })
@@ -125,13 +126,10 @@ const loadingFor = 10 * time.Second
 
 // confirmed is when the source last stood behind what is in force.
 func confirmed(s *policy.Status) time.Time {
-	switch {
-	case s.Failure == "":
+	if s.Confirmed.IsZero() {
 		return time.Now()
-	case !s.Saved.IsZero():
-		return s.Saved
 	}
-	return s.FailureSince
+	return s.Confirmed
 }
 
 func (a *App) policyPublic() gateway.Component {

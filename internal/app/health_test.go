@@ -49,7 +49,8 @@ func TestTheStatusTellsOfEveryComponentAndWhatToDo(t *testing.T) {
 	within(t, "the dead backend is known, and the mark", func() bool {
 		var err error
 		h, err = api.Status(t.Context())
-		return err == nil && component(h, "backend", "dead").State == "unhealthy" && component(h, "marks", "").State == "1 in force" && component(h, "backend", "good").AgeSeconds != nil
+		return err == nil && component(h, "backend", "dead").State == "unhealthy" && component(h, "marks", "").State == "1 in force" &&
+			component(h, "metrics_listener", o.Config.Listen.Metrics).OK && component(h, "backend", "good").AgeSeconds != nil
 	})
 	if h.State != adminapi.StateReady || h.Version != "test" || h.UptimeSeconds <= 0 || h.Since.IsZero() {
 		t.Errorf("%+v", h)
@@ -69,6 +70,7 @@ func TestTheStatusTellsOfEveryComponentAndWhatToDo(t *testing.T) {
 		{"usage_sink", sink, "failing", false, true, "make the file writable"},
 		{"body_memory", "", "free", true, false, "MiB in use"},
 		{"admin_token", "", "read", true, false, "1 of 2 can be read"},
+		{"metrics_listener", o.Config.Listen.Metrics, "open", true, false, "/metrics at 127.0.0.1:"},
 		{"admin_token", "gone", "unreadable", false, true, "NOT_SET_ANYWHERE"},
 	} {
 		c := component(h, tc.name, tc.id)
@@ -151,5 +153,24 @@ func TestAReloadDoesNotUndoALogLevel(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), `msg="the log level was set" actor=olga from=info to=debug`) {
 		t.Errorf("%s", log)
+	}
+}
+
+func TestAMetricsListenerThatIsNotOpenNeedsAPerson(t *testing.T) {
+	o := administered(t, stateFlags(t), write(t, "token", token+"\n"))
+	o.Config.Listen.Metrics = taken(t)
+	p := run(t, o)
+	api := operator(t, p, token)
+	within(t, "it says so", func() bool {
+		h, err := api.Status(t.Context())
+		c := component(h, "metrics_listener", o.Config.Listen.Metrics)
+		return err == nil && c.State == "failing" && strings.Contains(c.LastError, "another process") && strings.Contains(c.Action, "listen.metrics") && !c.Since.IsZero()
+	})
+	o.Config.Listen.Metrics = ""
+	o.Config.State.URL = stateFlags(t)["state.url"]
+	off := run(t, o)
+	h, err := operator(t, off, token).Status(t.Context())
+	if c := component(h, "metrics_listener", ""); err != nil || c.State != "off" || !c.OK {
+		t.Errorf("%+v %v", c, err)
 	}
 }

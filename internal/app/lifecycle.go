@@ -92,6 +92,7 @@ func (a *App) start() {
 		a.loop(l.name, l.run)
 	}
 	a.loop("reload", a.reloads)
+	a.loop("metrics listener", a.metrics.run)
 	a.serveAdmin()
 	a.serve()
 	a.log.Info("listening", "address", a.Addr().String())

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 const (
@@ -42,6 +43,9 @@ type doorway struct {
 var doorways = map[string]doorway{
 	pathListenPublic: {
 		"listen.public (API_ROUTER_LISTEN_PUBLIC, --listen)", "/v1/status/healthz", http.StatusOK, "X-Request-Id", `"components"`,
+	},
+	pathListenMetrics: {
+		"listen.metrics (API_ROUTER_LISTEN_METRICS, --metrics-listen)", telemetry.PathMetrics, http.StatusOK, "", "api_router_build_info",
 	},
 	pathListenAdmin: {
 		"listen.admin (API_ROUTER_LISTEN_ADMIN, --admin-listen)", adminapi.Prefix + "/fleet", http.StatusUnauthorized, "X-Request-Id", "",

@@ -49,7 +49,7 @@ func options(t *testing.T, source policy.Source) app.Options {
 	c := app.Default()
 	c.Environment = app.Development
 	c.Identity.DevelopmentKeys = true
-	c.Listen.Public = "127.0.0.1:0"
+	c.Listen.Public, c.Listen.Metrics = "127.0.0.1:0", "127.0.0.1:0"
 	c.Policy.LastGood = ""
 	c.Server.DrainGrace = 0
 	c.Server.DrainTimeout = hang

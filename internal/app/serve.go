@@ -94,7 +94,7 @@ func requestAttrs(ctx context.Context) []slog.Attr {
 	if id == "" {
 		return nil
 	}
-	attrs := []slog.Attr{slog.String("request_id", id)}
+	attrs := []slog.Attr{slog.String("request_id", id), slog.String("trace_id", gateway.Place(ctx).Trace.String())}
 	if p, ok := auth.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("organization", p.Organization), slog.String("key_id", p.KeyID))
 	}

@@ -77,6 +77,39 @@ func address(target *string) word {
 	}}
 }
 
+// count is a whole number within bounds.
+type count struct {
+	target   *int
+	min, max int
+}
+
+func (n count) String() string { return strconv.Itoa(*n.target) }
+
+func (n count) Set(text string) error {
+	v, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("%q is not a whole number", text)
+	}
+	if v < n.min || v > n.max {
+		return fmt.Errorf("%d is not between %d and %d", v, n.min, n.max)
+	}
+	*n.target = v
+	return nil
+}
+
+// optionalAddress is an address that may be empty.
+func optionalAddress(target *string) word {
+	w := address(target)
+	check := w.check
+	w.empty, w.check = true, func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
+	return w
+}
+
 type truth bool
 
 func (b *truth) String() string { return strconv.FormatBool(bool(*b)) }

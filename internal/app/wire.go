@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -43,6 +44,8 @@ type Options struct {
 	// OpenAdmin opens the admin listener without a token, for this machine alone, and on a free port where the configured one is
 	// taken. For dev alone.
 	OpenAdmin bool
+	// MoveMetrics opens the metrics listener on a free port where the configured one is taken. For dev alone.
+	MoveMetrics bool
 	// Keys are keys of backends, by id, that stand in no document.
 	Keys map[string]fleet.Secret
 	// Level is what the handlers of Logger go by: the admin API changes it. Nil: there is nothing to change.
@@ -68,6 +71,7 @@ type rooms struct {
 	store     *policy.Store
 	gateway   *gateway.Gateway
 	roster    *roster
+	metrics   *metricsServer
 	operators *operators // nil where nobody may use the admin API
 	level     *logLevel
 	sinks     []sink
@@ -91,7 +95,12 @@ func (a *App) wire(opts Options) error {
 	c := &a.config
 	a.onStop("requests", func(context.Context) error { a.endRequests(nil); return nil })
 
+	a.metrics = newMetricsServer(a.log.With("component", "metrics"), c.Listen.Metrics, opts.Version)
+	a.metrics.moves = opts.MoveMetrics
+	registry := a.metrics.registry
+
 	sinks := make([]usage.Sink, 0, len(c.Usage.Sinks))
+	var failing []func() bool
 	for _, s := range c.Usage.Sinks {
 		lines := usage.NewLines(s.Path)
 		if err := lines.Probe(); err != nil {
@@ -99,14 +108,24 @@ func (a *App) wire(opts Options) error {
 		}
 		sinks = append(sinks, lines)
 		a.sinks = append(a.sinks, sink{lines.Status})
+		failing = append(failing, lines.Failing)
 	}
 	if len(sinks) == 0 {
 		a.log.Warn("no usage sink is configured: usage shows in this log only; set usage.sinks to keep it")
 	}
-	a.recorder = usage.NewRecorder(a.log.With("component", "usage"), sinks...)
+	a.recorder = usage.NewRecorder(a.log.With("component", "usage"), sinks...).Measure(registry)
+	if len(sinks) > 0 {
+		a.metrics.remotes.add("usage_sink", func() bool { return !slices.ContainsFunc(failing, func(is func() bool) bool { return is() }) })
+	}
 	a.onStop("usage", func(context.Context) error { return a.recorder.Stop() })
 
-	a.fleet = fleet.New(fleet.Options{Logger: a.log.With("component", "fleet")})
+	forwarder := proxy.New(proxy.Options{
+		UserAgent:     "api-router/" + opts.Version,
+		ExposeBackend: c.Server.ExposeBackend,
+		WriteTimeout:  c.Server.WriteTimeout,
+		Metrics:       registry,
+	})
+	a.fleet = fleet.New(fleet.Options{Logger: a.log.With("component", "fleet"), Metrics: registry, Gone: forwarder.Forget})
 	a.roster = newRoster(a.log.With("component", "fleet"), a.fleet, opts.Keys)
 
 	switch {
@@ -129,6 +148,11 @@ func (a *App) wire(opts Options) error {
 		LastGood:      a.lastGood(),
 		BeforePublish: a.roster.before,
 		AfterPublish:  a.roster.after,
+		Metrics:       registry,
+	})
+	a.metrics.remotes.add("policy_source", func() bool {
+		s := a.store.Status()
+		return s.Loaded && s.Failure == ""
 	})
 
 	var keys []auth.Validator
@@ -148,11 +172,9 @@ func (a *App) wire(opts Options) error {
 		Decider:  decider,
 		Limiter:  limit.Unlimited{},
 		Recorder: a.recorder,
-		Proxy: proxy.New(proxy.Options{
-			UserAgent:     "api-router/" + opts.Version,
-			ExposeBackend: c.Server.ExposeBackend,
-			WriteTimeout:  c.Server.WriteTimeout,
-		}),
+		Proxy:    forwarder,
+		Metrics:  registry,
+
 		Components:   a.publicHealth,
 		Draining:     a.draining.Load,
 		Version:      opts.Version,
@@ -161,7 +183,9 @@ func (a *App) wire(opts Options) error {
 		BodyTimeout:  c.Server.BodyTimeout,
 		WriteTimeout: c.Server.WriteTimeout,
 		Hints:        opts.Hints,
+		AccessLines:  c.Log.AccessLines,
 	})
+	a.metrics.shows(a.gateway.Ready)
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {
 		return err
@@ -170,7 +194,7 @@ func (a *App) wire(opts Options) error {
 	a.onStop("log level", func(context.Context) error { a.level.stop(); return nil })
 	return a.wireAdmin(opts, admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
-		Health: a.health, Level: a.level,
+		Health: a.health, Level: a.level, Metrics: registry,
 	})
 }
 

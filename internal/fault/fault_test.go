@@ -91,7 +91,7 @@ func TestAnUnknownErrorIsOursAndKeepsItsDetailForTheLog(t *testing.T) {
 }
 
 func TestEventIsOneCompleteEvent(t *testing.T) {
-	event := string(fault.Event(fault.New(fault.BackendError, "two\nlines")))
+	event := string(fault.Event(nil, fault.New(fault.BackendError, "two\nlines")))
 	if !strings.HasPrefix(event, `data: {"error":{`) || !strings.HasSuffix(event, "}\n\n") || strings.Count(event, "\n") != 2 {
 		t.Errorf("%q", event)
 	}

@@ -11,15 +11,20 @@ type envelope struct {
 	Error body `json:"error"`
 }
 
-// body has all four keys always: some SDKs fail on an envelope that lacks one.
+// body has the first four keys always: some SDKs fail on an envelope that lacks one.
 type body struct {
 	Message string  `json:"message"`
 	Type    string  `json:"type"`
 	Param   *string `json:"param"`
 	Code    Code    `json:"code"`
+	TraceID string  `json:"trace_id,omitempty"`
 }
 
-// Write renders err as the answer to a request, in OpenAI's envelope. It must be called before anything else was written to w.
+// traceHeader names the trace on an answer. An error repeats it: what people paste into a report is the body.
+const traceHeader = "X-Trace-Id"
+
+// Write renders err as the answer to a request, in OpenAI's envelope, with the trace that the X-Trace-Id header of the answer names. It
+// must be called before anything else was written to w.
 func Write(w http.ResponseWriter, err error) {
 	e := From(err)
 	entry := catalogue[e.Code]
@@ -29,24 +34,24 @@ func Write(w http.ResponseWriter, err error) {
 	if e.RetryAfter > 0 {
 		setRetryAfter(h, e.RetryAfter)
 	}
-	content := render(e)
+	content := render(e, h.Get(traceHeader))
 	h.Set("Content-Length", strconv.Itoa(len(content)))
 	w.WriteHeader(e.Status())
 	_, _ = w.Write(content) // The client may be gone; there is nobody else to tell.
 }
 
-// Event renders err as the last event of a stream. No [DONE] follows it: the caller aborts the connection next,
+// Event renders err as the last event of a stream that answers with these headers. No [DONE] follows it: the caller aborts the connection next,
 // because three of the four most used SDKs take a stream that ends cleanly for a complete answer.
-func Event(err error) []byte {
-	content := render(From(err))
+func Event(h http.Header, err error) []byte {
+	content := render(From(err), h.Get(traceHeader))
 	event := make([]byte, 0, len("data: ")+len(content)+1)
 	event = append(event, "data: "...)
 	event = append(event, content...)
 	return append(event, '\n') // content ends in a line feed itself: this one closes the event.
 }
 
-func render(e *Error) []byte {
-	b := body{Message: e.Message, Type: catalogue[e.Code].Type, Code: e.Code}
+func render(e *Error, traceID string) []byte {
+	b := body{Message: e.Message, Type: catalogue[e.Code].Type, Code: e.Code, TraceID: traceID}
 	if b.Type == "" {
 		b.Type = typeServer
 	}

@@ -46,6 +46,7 @@ type Backend struct {
 	catalog   atomic.Pointer[catalog]
 	met       chan struct{} // closed when the first probe has ended, well or not
 	awaited   atomic.Bool   // Meet has waited for it
+	counted   *handles      // what is counted under its id
 }
 
 // ejection is the slow part of the outlier rule, touched only when a backend goes out or comes back.
@@ -75,6 +76,7 @@ func (f *Fleet) newBackend(spec Spec) (*Backend, error) {
 		born:     f.now(),
 		place:    xxhash.Sum64String(spec.ID),
 		met:      make(chan struct{}),
+		counted:  f.metrics.of(spec.ID),
 	}
 	b.transport.Store(&transport)
 	b.spec.Store(&spec)
@@ -99,6 +101,9 @@ func (b *Backend) ID() string { return b.id }
 
 // Spec is the backend's present configuration. Its maps must not be changed.
 func (b *Backend) Spec() Spec { return *b.spec.Load() }
+
+// Host is the host, and the port where the URL has one.
+func (b *Backend) Host() string { return b.base.Host }
 
 // URL is the address of a path on the backend, such as "/v1/chat/completions". The path is appended to the one that
 // the backend's own URL may have, and must be a constant of the caller's.
@@ -137,6 +142,9 @@ func (b *Backend) cut() {
 	successor := b.connections().Cut()
 	b.transport.Store(&successor)
 }
+
+// Retired says that the fleet has this backend no more, or has another one under its id. What runs at it may go on.
+func (b *Backend) Retired() bool { return b.retired.Load() }
 
 // InFlight counts the leases that are out.
 func (b *Backend) InFlight() int64 { return b.inFlight.Load() }

@@ -18,6 +18,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/upstream"
 )
 
@@ -27,12 +29,18 @@ type Options struct {
 	Logger *slog.Logger
 	// Transport makes the connections of a backend. Nil: NewTransport.
 	Transport func(Spec) (upstream.Transport, error)
+	// Metrics is where the fleet's metrics are registered. Nil: nowhere.
+	Metrics prometheus.Registerer
+	// Gone hears of each backend whose id has left the fleet, once it is retired. It must not call the fleet. Nil: nobody does.
+	Gone func(id string)
 }
 
 // Fleet is the set of backends. It is safe for concurrent use.
 type Fleet struct {
 	log       *slog.Logger
 	transport func(Spec) (upstream.Transport, error)
+	metrics   *metrics
+	gone      func(id string)
 	epoch     time.Time // time is counted from here, on the monotonic clock
 	rotations rotations
 
@@ -48,6 +56,7 @@ func New(opts Options) *Fleet {
 	f := &Fleet{
 		log:       cmp.Or(opts.Logger, slog.New(slog.DiscardHandler)),
 		transport: opts.Transport,
+		gone:      opts.Gone,
 		epoch:     time.Now(),
 		changed:   make(chan struct{}, 1),
 	}
@@ -56,6 +65,10 @@ func New(opts Options) *Fleet {
 	}
 	f.backends.Store(&map[string]*Backend{})
 	f.leaving.Store(&[]*Backend{})
+	if f.gone == nil {
+		f.gone = func(string) {}
+	}
+	f.metrics = newMetrics(opts.Metrics, f.Status)
 	return f
 }
 
@@ -105,6 +118,10 @@ func (f *Fleet) Apply(specs []Spec) error {
 		if next[id] != b {
 			b.retire()
 			leaving = append(leaving, b)
+		}
+		if next[id] == nil {
+			f.metrics.forget(id)
+			f.gone(id)
 		}
 	}
 	f.leaving.Store(&leaving)

@@ -194,6 +194,7 @@ func (b *Backend) eject(now, seen time.Duration, reason string) {
 	length := time.Duration(e.times) * ejectBase
 	failures := b.failures.Swap(0)
 	b.ejectedUntil.Store(int64(now + length))
+	b.counted.ejections.Inc()
 	b.log.Warn("backend ejected", "reason", reason, "failures", failures, "for", length)
 }
 

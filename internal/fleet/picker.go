@@ -42,6 +42,9 @@ type Choice struct {
 	Degraded bool
 	// Avoided says that a degraded backend was available and was passed over.
 	Avoided bool
+	// Among and Forced are as in Preview.
+	Among  int
+	Forced bool
 }
 
 // Picker hands out the backends of one request, the best first. It is not safe for concurrent use.
@@ -98,7 +101,7 @@ func (p *Picker) Next() (Choice, error) {
 		return Choice{}, p.exhausted(now)
 	}
 	name, _ := t.entry.backend.ModelName(p.ask.Model)
-	return Choice{Lease: t.lease, Model: name, Public: p.ask.Model, Degraded: t.entry.last, Avoided: t.avoided}, nil
+	return Choice{Lease: t.lease, Model: name, Public: p.ask.Model, Degraded: t.entry.last, Avoided: t.avoided, Among: t.among, Forced: t.forced}, nil
 }
 
 // turn is one choice and how it came about.

@@ -126,8 +126,10 @@ func (b *Backend) probeOnce(ctx context.Context) time.Duration {
 		return probeConfirm // That was us: it says nothing about the backend.
 	}
 	if err != nil {
+		b.counted.unhealthy.Inc()
 		return b.pauseAfter(b.suffer(err.Error()))
 	}
+	b.counted.healthy.Inc()
 	flipped := b.heal("a probe was answered")
 	if !listsOnly(b.identity.engine) && (flipped || b.now()-b.listedAt() >= listEvery || len(b.catalog.Load().served) == 0) {
 		// The engine has just said that it is well: a list that cannot be had is noted, not held against it.

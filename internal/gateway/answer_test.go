@@ -201,6 +201,27 @@ func TestARefusalOfTheRequestPassesAsItIsAndIsNotRetried(t *testing.T) {
 	}
 }
 
+func TestAKeyThatABackendRepeatsIsNotPassedOn(t *testing.T) {
+	const repeated = `{"error":{"message":"%s is not a model that %s may use","type":"BadRequestError","param":null,"code":400}}`
+	told := fmt.Sprintf(repeated, "m", "[secret]")
+	for name, tc := range map[string]struct{ key, ask, answer, want string }{
+		"a refusal": {"backend-secret", chat, plain(400, "application/json", fmt.Sprintf(repeated, "m", "backend-secret")), told},
+		"an error event": {
+			"backend-secret", streamChat, plain(200, "text/event-stream", "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\"}}]}\n\ndata: "+fmt.Sprintf(repeated, "m", "backend-secret")+"\n\n"), told,
+		},
+		"a word that is no secret": {"EMPTY", chat, plain(400, "application/json", fmt.Sprintf(repeated, "m", "EMPTY")), fmt.Sprintf(repeated, "m", "EMPTY")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := build(t, setting{specs: func(s *fleet.Spec) { s.APIKey = fleet.Secret(tc.key) }}, play(t, says(tc.answer)).URL)
+			resp := h.post("/v1/chat/completions", tc.ask)
+			got, _ := io.ReadAll(resp.Body) // A stream that ends in an error is cut.
+			if !strings.Contains(string(got), tc.want) {
+				t.Errorf("got %d %s", resp.StatusCode, got)
+			}
+		})
+	}
+}
+
 func TestALongAnswerPassesWholeAndItsBreakIsSeen(t *testing.T) {
 	long := `{"data":["` + strings.Repeat("x", 3<<20) + `"],"usage":{"prompt_tokens":4,"total_tokens":4}}`
 	h := build(t, setting{}, play(t, says(plain(200, "application/json", long))).URL)

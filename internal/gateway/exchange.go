@@ -14,6 +14,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/proxy"
+	"github.com/ai-aas/api-router/internal/trace"
 	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
@@ -28,26 +29,38 @@ type exchange struct {
 	usage.Record
 
 	recorder *usage.Recorder
-	ids      [1]string // the value of the x-request-id header
+	ids      [2]string // the values of the x-request-id and x-trace-id headers
 	body     body
 	outgoing proxy.Request
 
 	err error
+	// place is the request's own span in its trace, and caller the span that it was called from; zero: the trace begins here.
+	place, caller trace.Context
+	milestones
+	// trail are the attempts, and reasons why each backend was chosen, where somebody wants to know.
+	trail   []proxy.Attempt
+	reasons []string
 	// failures say why each backend that was tried before the last one did not answer.
 	failures []*fault.Error
+	// surface is the endpoint and planned the model as the metrics name them: what the router serves, never what a client wrote.
+	surface, planned string
 	// recorded says that this request leaves a usage record: it asked for an inference.
 	recorded bool
 	// uploading is how long the client took to send its body.
 	uploading time.Duration
 	// shared says that the connection is HTTP/2's: a proxy may carry many clients' requests over it, and one of them must not end it.
 	shared bool
+	// traced says that the tracer has its trace.
+	traced bool
 	// sent says that an answer has begun. What fails afterwards can only abort the connection.
 	sent bool
 }
 
 func (g *Gateway) begin(r *http.Request) *exchange {
 	x := &exchange{Context: r.Context(), recorder: g.Recorder, shared: r.ProtoMajor == 2}
+	g.metrics.inFlight.Inc()
 	x.Start = time.Now()
+	g.join(x, r)
 	x.RequestID = newRequestID(x.Start)
 	x.ClientRequestID = clientRequestID(r.Header.Get("X-Request-Id"))
 	x.Endpoint = r.URL.Path
@@ -71,9 +84,10 @@ func newRequestID(now time.Time) string {
 // received is when the request had come, with its body.
 func (x *exchange) received() time.Time { return x.Start.Add(x.uploading) }
 
-func (x *exchange) idHeader() []string {
-	x.ids[0] = x.RequestID
-	return x.ids[:]
+// name puts the request's id and its trace's on the answer.
+func (x *exchange) name(h http.Header) {
+	x.ids = [...]string{x.RequestID, x.TraceID}
+	h["X-Request-Id"], h["X-Trace-Id"] = x.ids[0:1:1], x.ids[1:2:2]
 }
 
 // Checkpoint implements proxy.Meter.
@@ -81,14 +95,28 @@ func (x *exchange) Checkpoint(used wire.Usage) {
 	x.recorder.Checkpoint(x.RequestID, usage.Progress{CompletionTokens: used.Completion, UsageSource: used.Source})
 }
 
-type exchangeKey struct{}
+type (
+	exchangeKey struct{}
+	placeKey    struct{}
+)
 
 // Value implements context.Context.
 func (x *exchange) Value(key any) any {
-	if key == (exchangeKey{}) {
+	if key == (exchangeKey{}) || key == (placeKey{}) {
 		return x
 	}
 	return x.Context.Value(key)
+}
+
+// line is the context of the access line, which says itself whose it is: it knows of the request no more than its place in a trace.
+type line struct{ *exchange }
+
+// Value implements context.Context.
+func (l line) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return nil
+	}
+	return l.exchange.Value(key)
 }
 
 // RequestID returns the id of the request that ctx belongs to, "" outside of one.
@@ -101,8 +129,8 @@ func RequestID(ctx context.Context) string {
 
 // attrs are the fields of the access log line.
 func (x *exchange) attrs(method string) []slog.Attr {
-	attrs := make([]slog.Attr, 0, 24)
-	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("method", printable(method)), slog.String("path", printable(x.Endpoint)),
+	attrs := make([]slog.Attr, 0, 26)
+	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("trace_id", x.TraceID), slog.String("method", printable(method)), slog.String("path", printable(x.Endpoint)),
 		slog.Int("status", x.Status), slog.Float64("latency_ms", x.LatencyMillis))
 	text := func(key, value string) {
 		if value != "" {

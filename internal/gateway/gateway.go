@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/limit"
 	"github.com/ai-aas/api-router/internal/plan"
@@ -42,6 +44,14 @@ type Options struct {
 	Limiter  Limiter
 	Proxy    *proxy.Proxy
 	Recorder *usage.Recorder
+	// Tracer takes the traces of requests; nil: nobody does, and a client's trace passes through to the backends.
+	Tracer Tracer
+	// Slow is the time to the first byte of an answer from which on a request is always traced; 0: none is for its slowness.
+	Slow time.Duration
+	// AccessLines bounds how many access lines below warning are written in a second before only every hundredth is; 0: no bound.
+	AccessLines int
+	// Metrics is where the gateway's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 
 	// Components lists the parts of the process for the status pages.
 	Components func() []Component
@@ -64,14 +74,18 @@ type Options struct {
 // Gateway is the handler of the public listener.
 type Gateway struct {
 	Options
-	routes map[string]route
-	bodies bodyBudget
+	routes  map[string]route
+	bodies  bodyBudget
+	access  pace
+	metrics *metrics
 }
 
 // New returns a Gateway. It starts nothing.
 func New(opts Options) *Gateway {
 	g := &Gateway{Options: opts}
 	g.bodies.limit = opts.BodyMemory
+	g.access.limit = int64(opts.AccessLines)
+	g.metrics = newMetrics(opts.Metrics, func() float64 { return float64(g.bodies.used.Load()) })
 	g.routes = g.table()
 	return g
 }

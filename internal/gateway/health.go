@@ -33,6 +33,12 @@ func (g *Gateway) Readiness() (word string, ready bool) {
 	return stateReady, true
 }
 
+// Ready reports whether /readyz says yes.
+func (g *Gateway) Ready() bool {
+	_, ready := g.Readiness()
+	return ready
+}
+
 // healthz says that the process lives.
 func (g *Gateway) healthz(w http.ResponseWriter, _ *http.Request, _ *exchange) error {
 	return writeWord(w, http.StatusOK, "ok")

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -79,6 +81,11 @@ type setting struct {
 	noTable                   bool
 	components                func() []gateway.Component
 	draining                  func() bool
+	tracer                    gateway.Tracer
+	slow                      time.Duration
+	accessLines               int
+	level                     slog.Level // of log
+	metrics                   prometheus.Registerer
 }
 
 // with changes every backend's specification, too.
@@ -92,7 +99,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	if set.log != nil {
-		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, nil)))
+		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, &slog.HandlerOptions{Level: set.level})))
 	}
 	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
 
@@ -145,8 +152,9 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		Logger: log, Keys: auth.Chain(auth.Development{Hint: set.hints}),
 		Table:   h.table.Load,
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
-		Proxy:      proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
-		Recorder:   recorder,
+		Proxy:    proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
+		Recorder: recorder, Tracer: set.tracer, Slow: set.slow, AccessLines: set.accessLines,
+		Metrics:    set.metrics,
 		Components: set.components, Draining: set.draining, Version: "test",
 		MaxBody: set.maxBody, BodyMemory: set.bodyMemory, BodyTimeout: cmp.Or(set.bodyTimeout, 10*time.Second), Hints: set.hints,
 	})

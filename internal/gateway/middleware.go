@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -16,8 +17,9 @@ import (
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := g.begin(r)
 	hasten(w, r, nil) // Until readBody asks for the body, nobody does.
-	w.Header()["X-Request-Id"] = x.idHeader()
+	x.name(w.Header())
 	found, err := g.admit(w.Header(), r)
+	x.surface = cmp.Or(found.endpoint, otherEndpoint)
 	defer g.end(r, x, found.quiet)
 	defer g.rescue(w, r, x)
 	if found.method != http.MethodPost {
@@ -82,6 +84,7 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	g.Logger.LogAttrs(r.Context(), slog.LevelError, "a handler panicked: this is a bug",
 		slog.String("request_id", x.RequestID), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	g.metrics.panics.Inc()
 	x.StopReason = usage.StopCrash
 	g.fail(w, x, fmt.Errorf("panic: %v", v))  //nolint:err113 // It has no caller that could ask for it.
 	x.Status = http.StatusInternalServerError // Whatever was on its way, this is what it was.
@@ -90,12 +93,22 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 }
 
-// end writes the record and the access log line. It runs exactly once a request, also when the handler panicked.
+// end writes the record, the trace and the access log line, and counts the request. It runs exactly once a request, also when the handler panicked.
 func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	x.LatencyMillis = millis(time.Since(x.Start))
+	g.metrics.inFlight.Dec()
 	if x.recorded {
 		g.Recorder.Close(&x.Record)
 	}
+	if g.Tracer != nil && !quiet {
+		g.trace(r, x)
+	}
+	g.metrics.observe(x)
+	g.tell(r, x, quiet)
+}
+
+// tell writes the access log line.
+func (g *Gateway) tell(r *http.Request, x *exchange, quiet bool) {
 	level := slog.LevelInfo
 	switch {
 	case quiet && x.err == nil:
@@ -107,10 +120,22 @@ func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
 	case x.Truncated:
 		level = slog.LevelWarn
 	}
-	if !g.Logger.Enabled(r.Context(), level) {
+	if !g.Logger.Enabled(line{x}, level) {
 		return
 	}
-	g.Logger.LogAttrs(r.Context(), level, "request", x.attrs(r.Method)...)
+	left := int64(0)
+	if level < slog.LevelWarn {
+		var ok bool
+		if left, ok = g.access.admit(time.Now()); !ok {
+			g.metrics.suppressed.Inc()
+			return
+		}
+	}
+	attrs := x.attrs(r.Method)
+	if left > 0 {
+		attrs = append(attrs, slog.Int64("lines_left_out", left))
+	}
+	g.Logger.LogAttrs(line{x}, level, "request", attrs...)
 }
 
 // printable makes a client's text safe for a log line or a message, and short.

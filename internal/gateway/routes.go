@@ -14,8 +14,10 @@ type handler func(w http.ResponseWriter, r *http.Request, x *exchange) error
 
 // route is one path of the public surface.
 type route struct {
-	method string
-	handle handler
+	// endpoint is the path as the metrics name it.
+	endpoint string
+	method   string
+	handle   handler
 	// quiet keeps successes out of the access log: probes ask every few seconds.
 	quiet bool
 }
@@ -28,7 +30,7 @@ var endpoints = [...]string{wire.Chat: "/v1/chat/completions", wire.Completion: 
 
 // table is the whole public surface. A path that is not here is a 404; nothing is redirected.
 func (g *Gateway) table() map[string]route {
-	return map[string]route{
+	routes := map[string]route{
 		endpoints[wire.Chat]:       {method: http.MethodPost, handle: g.infer(wire.Chat)},
 		endpoints[wire.Completion]: {method: http.MethodPost, handle: g.infer(wire.Completion)},
 		endpoints[wire.Embedding]:  {method: http.MethodPost, handle: g.infer(wire.Embedding)},
@@ -39,6 +41,14 @@ func (g *Gateway) table() map[string]route {
 		"/v1/status/healthz":       {method: http.MethodGet, handle: g.statusHealthz, quiet: true},
 		"/v1/status/readyz":        {method: http.MethodGet, handle: g.statusReadyz, quiet: true},
 	}
+	for path, route := range routes {
+		route.endpoint = path
+		if path == modelPath {
+			route.endpoint = modelPath + "{model}"
+		}
+		routes[path] = route
+	}
+	return routes
 }
 
 // admit finds the route of a request that the filter lets pass. Headers of the answer that follow from its form are set.
@@ -97,7 +107,7 @@ func (g *Gateway) find(r *http.Request) (route, error) {
 		return route{quiet: false}, fault.Newf(fault.NotFound, "nothing is served at this path; this router serves %s", g.paths())
 	}
 	if r.Method != found.method && (r.Method != http.MethodHead || found.method != http.MethodGet) {
-		return route{method: found.method}, fault.Newf(fault.MethodNotAllowed, "%s is not allowed here; send a %s", printable(r.Method), found.method)
+		return route{endpoint: found.endpoint, method: found.method}, fault.Newf(fault.MethodNotAllowed, "%s is not allowed here; send a %s", printable(r.Method), found.method)
 	}
 	return found, nil
 }

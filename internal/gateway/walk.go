@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -47,14 +48,17 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		if err != nil {
 			return err
 		}
+		x.deciding = time.Now()
 		decided, err := g.Decider.Decide(table, plan.Ask{
 			Organization: principal.Organization, KeyID: principal.KeyID,
 			Model: scanned.Model, Session: r.Header.Get("X-Session-Id"), At: x.received(),
 		})
+		x.decided = time.Now()
 		if err != nil {
 			return g.hint(err, table, principal)
 		}
-		x.Policy, x.PolicyRevision = decided.Policy, decided.Revision
+		x.Policy, x.PolicyRevision, x.planned = decided.Policy, decided.Revision, decided.Model
+		g.watch(ctx, x, decided)
 		if err := scanned.Clamp(clamps(decided.Route)); err != nil { // From here on, scanned is what the policy leaves of it.
 			return err
 		}
@@ -74,7 +78,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		x.sent, body.busy = true, true // Until the proxy says otherwise: should it panic, nobody knows how far it came.
 		x.outgoing = proxy.Request{
 			Path: x.Endpoint, Kind: kind, Model: decided.Model, Scanned: scanned, Body: body.B, Header: r.Header, HTTP2: x.shared,
-			RequestID: x.RequestID, Received: x.received(), Backoff: time.Duration(decided.Route.Retry.Backoff), Meter: x,
+			RequestID: x.RequestID, Trace: g.place(x), Received: x.received(), Backoff: time.Duration(decided.Route.Retry.Backoff), Meter: x,
 		}
 		out := g.Proxy.Forward(ctx, w, &x.outgoing, decided)
 
@@ -96,7 +100,11 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, a
 		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
 	}
 	x.Organization, x.KeyID = principal.Organization, principal.KeyID
-	return auth.NewContext(x, principal), principal, nil
+	ctx := auth.NewContext(x, principal)
+	if g.Logger.Enabled(ctx, slog.LevelDebug) {
+		g.Logger.LogAttrs(ctx, slog.LevelDebug, "the key was accepted", slog.String("validator", principal.Source))
+	}
+	return ctx, principal, nil
 }
 
 // current is the policy table of this moment.
@@ -114,12 +122,13 @@ func (x *exchange) conclude(out *proxy.Outcome) {
 	x.Decision, x.Warning, x.Attempts, x.StopReason = out.Decision, out.Warning, out.Attempts, out.Stop
 	x.PromptTokens, x.CachedTokens = out.Usage.Prompt, out.Usage.Cached
 	x.CompletionTokens, x.ReasoningTokens, x.UsageSource = out.Usage.Completion, out.Usage.Reasoning, out.Usage.Source
-	x.BytesOut, x.failures = out.BytesOut, out.Failures
+	x.BytesOut, x.failures, x.trail = out.BytesOut, out.Failures, out.Trail
 	if out.Sent {
 		x.Status = out.Status
 		x.TTFTMillis = millis(out.FirstByte.Sub(x.Start))
 	}
-	x.RouterMillis = max(millis(time.Since(x.Start)-x.uploading-out.Waited), 0)
+	x.answered = time.Now()
+	x.RouterMillis = max(millis(x.answered.Sub(x.Start)-x.uploading-out.Waited), 0)
 }
 
 // settle ends a reservation, whatever happened in between.

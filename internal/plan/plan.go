@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -40,6 +41,8 @@ type Plan struct {
 	Revision string // of the table that decided
 	Model    string // canonical public name
 	Route    *policy.Route
+	// Told hears of every choice that Next makes; nil: nobody does. Telling costs more than choosing.
+	Told func(Chosen)
 
 	fleet *fleet.Fleet
 	table *policy.Table
@@ -50,10 +53,18 @@ type Plan struct {
 	picker     *fleet.Picker   // of that route; nil when all have been walked
 	left       int             // attempts that this route still has
 	given      int             // attempts that it has had
-	latest     *fleet.Lease    // that Next gave
+	latest     fleet.Choice    // that Next gave
 	why        fleet.Exhausted // how the walked routes ended, added up
 	warning    string
 	candidates [4]fleet.Candidate
+}
+
+// Chosen is a choice of Next, for operators.
+type Chosen struct {
+	Backend      string
+	Model        string // public
+	BackendModel string // the backend's own name
+	Reason       string // why it was this backend, in words
 }
 
 // Decide finds the route for ask in the table, which stays the same for the whole request. Its error is model_not_found, with the
@@ -118,13 +129,16 @@ func (p *Plan) begin() error {
 // them, otherwise no_backend_available. After a failed attempt, the reason of that failure tells the client more than this error,
 // unless it is model_disabled.
 func (p *Plan) Next() (fleet.Choice, error) {
-	if p.latest != nil && p.latest.Cut() {
+	if p.latest.Lease != nil && p.latest.Lease.Cut() {
 		p.left++
 	}
 	choice, err := choose(p, (*fleet.Picker).Next)
-	p.latest = choice.Lease
+	p.latest = choice
 	if err == nil {
 		p.warn(choice.Degraded, choice.Avoided)
+		if p.Told != nil {
+			p.Told(Chosen{choice.Lease.Backend().ID(), choice.Public, choice.Model, p.because()})
+		}
 	}
 	return choice, err
 }
@@ -167,6 +181,22 @@ func (p *Plan) spent() fleet.Exhausted {
 
 // Warning says what the client should know of the latest choice; "" when that is nothing.
 func (p *Plan) Warning() string { return p.warning }
+
+// because says why the latest choice was made. It looks at the fleet anew.
+func (p *Plan) because() string {
+	chosen := fleet.Preview{
+		Backend: p.latest.Lease.Backend().ID(), Among: p.latest.Among, Forced: p.latest.Forced, Degraded: p.latest.Degraded,
+	}
+	standings := p.picker.Survey()
+	at := slices.IndexFunc(standings, func(s fleet.Standing) bool { return s.ID == chosen.Backend })
+	if at < 0 {
+		return ""
+	}
+	like := standings[at]
+	peers := slices.DeleteFunc(standings, func(s fleet.Standing) bool { return s.Tier != like.Tier || s.Degraded != like.Degraded })
+	why, _ := reason(effective(p.walking.Strategy, p.ask.Session, peers), chosen, nil) // Their loads are those of after the choice.
+	return fmt.Sprintf("%s, of tier %d, by policy %s", why, like.Tier, p.walking.Policy)
+}
 
 // walk makes route the one whose backends are given next.
 func (p *Plan) walk(route *policy.Route) {

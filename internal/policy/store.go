@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // How soon a change is in force. A change comes at the worst while the one before it is being compiled: it then waits for that, for the
@@ -49,6 +51,8 @@ type Options struct {
 	BeforePublish func(ctx context.Context, table *Table)
 	// AfterPublish is called with the same table once readers see it.
 	AfterPublish func(*Table)
+	// Metrics is where the store's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 }
 
 // Store keeps the current table. Its methods may be called from any goroutine.
@@ -63,6 +67,7 @@ type Store struct {
 	arrivals chan arrival // of capacity 1: the newest state of the source, until it is taken
 	saver    saver
 	compile  func(Snapshot, []Document) *Table
+	counted  counted
 
 	// The rest belongs to Run's goroutine.
 	begun    time.Time
@@ -101,13 +106,14 @@ type Status struct {
 	// Failure is why the source cannot be read now, empty while it can, and FailureSince since when.
 	Failure      string
 	FailureSince time.Time
-	// Saved is when the last good copy was written, if the table is that; zero: the table is from the source.
-	Saved time.Time
+	// LastGood says that the table is the last good copy, Confirmed when the source last stood behind it; zero: it is watched, and so does now.
+	LastGood  bool
+	Confirmed time.Time
 }
 
 // NewStore returns a store without a table. Run fills it.
 func NewStore(options Options) *Store {
-	return &Store{
+	s := &Store{
 		options:  options,
 		logger:   options.Logger,
 		ready:    make(chan struct{}),
@@ -117,6 +123,8 @@ func NewStore(options Options) *Store {
 		compile:  Compile,
 		yielded:  make(map[key]bool),
 	}
+	s.register(options.Metrics)
+	return s
 }
 
 // Table is the current table, nil before the first. It is one atomic load: take it once for a request.
@@ -142,7 +150,10 @@ func (s *Store) Status() Status {
 	if t := s.table.Load(); t != nil {
 		status.Loaded = true
 		status.Origin, status.Revision, status.Since, status.Problems = t.origin, t.revision, t.loadedAt, len(t.problems)
-		status.Saved = t.saved
+		status.LastGood = s.counted.lastGood.Load()
+		if nanos := s.counted.confirmed.Load(); nanos != 0 {
+			status.Confirmed = time.Unix(0, nanos)
+		}
 	}
 	return status
 }
@@ -154,6 +165,7 @@ func (s *Store) Status() Status {
 // milliseconds; changes that go on are compiled together, a few times a second. Each is in force within a second.
 func (s *Store) Run(ctx context.Context) error {
 	s.begun = time.Now()
+	s.counted.confirmed.Store(s.begun.UnixNano())
 	cold := time.NewTimer(grace)
 	defer cold.Stop()
 	s.due = time.NewTimer(0)
@@ -294,6 +306,7 @@ func (s *Store) accept(ctx context.Context) {
 	snapshot, since := s.pending.snapshot, s.pending.since
 	s.pending = nil
 	s.due.Stop()
+	s.counted.confirm()
 	if was := s.failure.Swap(nil); was != nil {
 		s.logger.Info("policies can be read again", "origin", snapshot.Origin)
 	}
@@ -333,6 +346,7 @@ func (s *Store) mourn(t *Table) {
 // fail keeps everything in force although the source cannot be read. Without a table, the last good documents give one;
 // without those there is none: a table of only the extra documents could hide that everything else is missing.
 func (s *Store) fail(ctx context.Context, err error) {
+	s.counted.doubt()
 	text := err.Error()
 	was := s.failure.Load()
 	if was == nil || was.text != text {
@@ -351,17 +365,16 @@ func (s *Store) fail(ctx context.Context, err error) {
 		}
 		s.logger.Warn(message, "error", err)
 	}
-	snapshot, saved := Snapshot{Problems: []Problem{{Message: text}}}, s.savedAt
+	snapshot := Snapshot{Problems: []Problem{{Message: text}}}
 	if t := s.table.Load(); t != nil {
-		snapshot.Origin, saved = t.origin, t.saved
+		snapshot.Origin = t.origin
 	} else if s.savedAt.IsZero() {
 		return
 	} else {
 		snapshot.Origin = "last good of " + s.savedAt.Format(time.RFC3339)
+		s.counted.recall(s.savedAt)
 	}
-	t := s.compile(s.withExtra(snapshot, s.last), s.last)
-	t.saved = saved
-	s.publish(ctx, t, s.begun.Add(prepareColdWithin))
+	s.publish(ctx, s.compile(s.withExtra(snapshot, s.last), s.last), s.begun.Add(prepareColdWithin))
 }
 
 // withExtra adds the extra documents that the source has no document of its own for. there are those that it has, as far as is known.
@@ -416,6 +429,7 @@ func (s *Store) publish(ctx context.Context, t *Table, deadline time.Time) {
 		cancel()
 	}
 	s.table.Store(t)
+	s.counted.published.Add(1)
 	s.once.Do(func() { close(s.ready) })
 	s.log(t)
 	if s.options.AfterPublish != nil {

@@ -51,7 +51,6 @@ type Table struct {
 	revision  string
 	origin    string
 	loadedAt  time.Time
-	saved     time.Time // when the last good copy was written that this is; zero: it is the source's
 }
 
 // Lookup finds the route for a model or an alias of one: the organization's own first, then everyone's. A route that the

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ const (
 	// holdAnswer is how much of a plain answer is held back, in bytes, so that one that breaks off can still fail over.
 	holdAnswer = 1 << 20
 	readChunk  = 16 << 10
+	// shortestKey is the fewest bytes that make a backend's key a secret. Servers without keys are often given a word, as none or EMPTY.
+	shortestKey = 8
 )
 
 // answer copies a plain JSON answer. Up to holdAnswer it is read whole before its first byte is sent.
@@ -102,7 +105,7 @@ func (f *flight) longAnswer(ctx context.Context, resp *http.Response, body io.Re
 	return result{health: fleet.Result{Kind: fleet.Served}}
 }
 
-// passRefusal hands a backend's own 4xx about the request to the client, as it is. It is not held against the backend, and
+// passRefusal hands a backend's own 4xx about the request to the client, as it is but for the backend's key. It is not held against the backend, and
 // no other backend is asked: it would say the same.
 func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.Reader, withKey bool) result {
 	content, err := io.ReadAll(io.LimitReader(body, maxRefusal))
@@ -117,12 +120,22 @@ func (f *flight) passRefusal(ctx context.Context, resp *http.Response, body io.R
 	if withKey && resp.StatusCode == http.StatusForbidden && aboutCredential(content) {
 		return result{health: fleet.Result{Kind: fleet.Neutral}, err: credentialsRejected(), next: true}
 	}
+	content = f.conceal(content)
 	f.commit(resp, int64(len(content)))
 	if err := f.write(content); err != nil {
 		return f.clientGone(err)
 	}
 	f.out.Stop = usage.StopRefused
 	return result{health: fleet.Result{Kind: fleet.Neutral}}
+}
+
+// conceal hides the key that the backend was shown: some servers repeat it where they say what is wrong.
+func (f *flight) conceal(content []byte) []byte {
+	key := f.lease.Backend().Spec().APIKey
+	if len(key) < shortestKey {
+		return content
+	}
+	return bytes.ReplaceAll(content, []byte(key), []byte(key.String()))
 }
 
 // clientGone is the result when the client cannot be written to. It says nothing about the backend.

@@ -40,6 +40,7 @@ func (f *flight) attempt(ctx context.Context, choice fleet.Choice) result {
 	}
 	defer func() { _ = resp.Body.Close() }() // Closing an unread body closes its connection; there is nothing to report.
 
+	f.current().Status = resp.StatusCode
 	body := &timedBody{flight: f, body: resp.Body, clock: clock, gap: limits.BetweenBytes}
 	f.out.Waited += time.Since(sent)
 	if refused, over := refusal(resp); over {

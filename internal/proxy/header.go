@@ -20,8 +20,11 @@ var (
 	valueDecision = map[string][]string{DecisionPrimary: {DecisionPrimary}, DecisionFailover: {DecisionFailover}}
 )
 
-// traceHeaders are the only headers of the client that a backend sees. Baggage, cookies and credentials are not among them.
-var traceHeaders = [...]string{"Traceparent", "Tracestate"}
+// The headers of a trace: the only ones of the client that a backend sees. Baggage, cookies and credentials are not among them.
+const (
+	headerParent = "Traceparent"
+	headerState  = "Tracestate"
+)
 
 func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 	h := make(http.Header, 8)
@@ -34,13 +37,27 @@ func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 	} else {
 		h["Accept"] = valueJSON
 	}
-	for _, name := range traceHeaders {
-		if v := f.req.Header[name]; len(v) == 1 {
-			h[name] = v
-		}
-	}
+	f.traced(h)
 	backend.Authorize(h)
 	return h
+}
+
+// traced tells the backend where in a trace it is: below this attempt, or where the request has no trace of ours, where the client said.
+func (f *flight) traced(h http.Header) {
+	place := f.req.Trace
+	if place.IsZero() {
+		for _, name := range [...]string{headerParent, headerState} {
+			if v := f.req.Header[name]; len(v) == 1 {
+				h[name] = v
+			}
+		}
+		return
+	}
+	place.Span = f.current().Span
+	h[headerParent] = []string{place.Parent()} // One of its own for each attempt: the transport of an earlier one may still be reading it.
+	if place.State != "" {
+		h[headerState] = []string{place.State}
+	}
 }
 
 // The places of header values in flight.values: one piece of memory for all of them.

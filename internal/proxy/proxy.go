@@ -11,8 +11,11 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
+	"github.com/ai-aas/api-router/internal/trace"
 	"github.com/ai-aas/api-router/internal/usage"
 	"github.com/ai-aas/api-router/internal/wire"
 )
@@ -41,13 +44,21 @@ type Options struct {
 	ExposeBackend bool
 	// WriteTimeout is how long one write to a client may take before the client counts as gone; 0 means no limit.
 	WriteTimeout time.Duration
+	// Metrics is where the proxy's metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
 }
 
-// Proxy forwards requests. It holds no state between them and is safe for concurrent use.
-type Proxy struct{ opts Options }
+// Proxy forwards requests. It holds nothing of one but what it counts, and is safe for concurrent use.
+type Proxy struct {
+	opts    Options
+	metrics *metrics
+}
 
 // New returns a Proxy.
-func New(opts Options) *Proxy { return &Proxy{opts: opts} }
+func New(opts Options) *Proxy { return &Proxy{opts: opts, metrics: newMetrics(opts.Metrics)} }
+
+// Forget drops the metrics of a backend that has left the fleet.
+func (p *Proxy) Forget(backend string) { p.metrics.forget(backend) }
 
 // Request is one scanned request on its way to a backend.
 type Request struct {
@@ -64,6 +75,8 @@ type Request struct {
 	// HTTP2 says that the client's connection is shared: a deadline that passes resets the stream, even where nobody writes.
 	HTTP2     bool
 	RequestID string
+	// Trace is the place of this request in its trace, which backends are told of. Zero: they get the client's own headers.
+	Trace trace.Context
 	// Received is when the request had come, with its body: from here on the time is the router's or the backends'.
 	Received time.Time
 	// Backoff is the wait before the third attempt; it doubles for each later one. The first failover is immediate.
@@ -97,6 +110,8 @@ type Outcome struct {
 	BytesOut     int64
 	// Failures say why each backend that was tried before the last one did not answer.
 	Failures []*fault.Error
+	// Trail are the attempts in their order.
+	Trail []Attempt
 	// BodyFree says that no connection reads the request's body any more, so that its memory may be used again.
 	BodyFree bool
 }
@@ -107,7 +122,7 @@ type Outcome struct {
 // caller must abort the connection (http.ErrAbortHandler), so that no client takes the fragment for a whole answer.
 func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request, picker Picker) Outcome {
 	f := &flight{
-		opts: &p.opts, w: w, client: *http.NewResponseController(w), req: req,
+		opts: &p.opts, metrics: p.metrics, w: w, client: *http.NewResponseController(w), req: req,
 		out: Outcome{Decision: DecisionPrimary, Stop: usage.StopBackendError},
 	}
 	f.run(ctx, picker)
@@ -117,18 +132,20 @@ func (p *Proxy) Forward(ctx context.Context, w http.ResponseWriter, req *Request
 
 // flight is one request under way.
 type flight struct {
-	opts   *Options
-	w      http.ResponseWriter
-	client http.ResponseController
-	req    *Request
-	out    Outcome
-	lease  *fleet.Lease // of the attempt under way
+	opts    *Options
+	metrics *metrics
+	w       http.ResponseWriter
+	client  http.ResponseController
+	req     *Request
+	out     Outcome
+	lease   *fleet.Lease // of the attempt under way
 
-	failures   []*fault.Error  // why each earlier backend did not answer
-	first      outgoingBody    // the body on its way to the first backend that was tried
-	later      []*outgoingBody // and to the others
-	deadlineAt time.Time       // when the client's write deadline was last moved; zero while there is none
-	lost       bool            // a write to the client failed
+	failures   []*fault.Error          // why each earlier backend did not answer
+	trail      [inlineAttempts]Attempt // memory for the first ones
+	first      outgoingBody            // the body on its way to the first backend that was tried
+	later      []*outgoingBody         // and to the others
+	deadlineAt time.Time               // when the client's write deadline was last moved; zero while there is none
+	lost       bool                    // a write to the client failed
 	values     [valueCount]string
 }
 
@@ -167,7 +184,14 @@ func (f *flight) run(ctx context.Context, picker Picker) {
 
 // try makes one attempt and gives its lease back, also when the attempt panics: that says nothing about the backend.
 func (f *flight) try(ctx context.Context, choice fleet.Choice) (res result) {
-	defer func() { choice.Lease.Done(res.health) }()
+	f.embark(choice)
+	counted := f.metrics.of(choice.Lease.Backend())
+	res.err = errUnfinished // What stays when the attempt panics.
+	defer func() {
+		choice.Lease.Done(res.health)
+		f.arrive(res)
+		counted.observe(f, &res)
+	}()
 	return f.attempt(ctx, choice)
 }
 

@@ -154,16 +154,16 @@ func (r *relay) broken(ctx context.Context, err error) result {
 // the one end that every SDK takes for a failure. Where nothing was sent, the next backend may try.
 func (r *relay) abort(health fleet.Result, err error) result {
 	if r.out.Sent {
-		if werr := r.write(fault.Event(err)); werr == nil {
+		if werr := r.write(fault.Event(r.w.Header(), err)); werr == nil {
 			_ = r.client.Flush() // The connection is cut next in any case.
 		}
 	}
 	return result{health: health, err: err, next: fault.CodeOf(err) != fault.Draining}
 }
 
-// relayError passes on an error event of the backend's own, and then ends the stream as abort does.
+// relayError passes on an error event of the backend's own, without the backend's key, and then ends the stream as abort does.
 func (r *relay) relayError(verdict wire.Verdict) result {
-	if err := r.write(verdict.Out); err == nil {
+	if err := r.write(r.conceal(verdict.Out)); err == nil {
 		_ = r.client.Flush() // The connection is cut next in any case.
 	}
 	return result{health: fleet.Result{Kind: fleet.Failed}, err: reported(verdict.Err)}

@@ -18,6 +18,7 @@ func appendRecord(b []byte, rec *Record) []byte {
 func appendAsk(b []byte, rec *Record) []byte {
 	b = appendText(b, "request_id", rec.RequestID)
 	b = appendSomeText(b, "client_request_id", rec.ClientRequestID)
+	b = appendSomeText(b, "trace_id", rec.TraceID)
 	b = append(b, `,"start":"`...)
 	b = rec.Start.AppendFormat(b, time.RFC3339Nano)
 	b = append(b, '"')

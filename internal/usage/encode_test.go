@@ -16,7 +16,7 @@ func TestRecordsAreEncodedAsTheirTagsSay(t *testing.T) {
 			count := rapid.Int64Range(0, 1<<40)
 			millis := rapid.Float64Range(0, 1e9)
 			return Record{
-				RequestID: text.Draw(t, "id"), ClientRequestID: text.Draw(t, "client"), Endpoint: text.Draw(t, "endpoint"),
+				RequestID: text.Draw(t, "id"), ClientRequestID: text.Draw(t, "client"), TraceID: text.Draw(t, "trace"), Endpoint: text.Draw(t, "endpoint"),
 				Start:        time.UnixMicro(rapid.Int64Range(0, 1<<50).Draw(t, "start")).UTC(),
 				Organization: text.Draw(t, "organization"), KeyID: text.Draw(t, "key"), Model: text.Draw(t, "model"),
 				BackendModel: text.Draw(t, "backend model"), Backend: text.Draw(t, "backend"), Policy: text.Draw(t, "policy"),

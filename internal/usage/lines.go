@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,15 +21,24 @@ var errUnopened = errors.New("the usage file is not open")
 type Lines struct {
 	path string
 
+	state   atomic.Pointer[standing] // what is known without waiting for the disk; nil: nothing yet
+	written atomic.Int64             // Unix nanoseconds of the last line
+	probing atomic.Bool
+
 	mu     sync.Mutex
 	file   *os.File
 	tried  time.Time
 	cause  error
 	closed bool
 	torn   bool // the last write ended within a line
-	state  LinesStatus
 	// unopened says that the failure, if there is one, is that the file cannot be opened: it ends when it can.
 	unopened bool
+}
+
+// standing is whether lines can be written: why not, and since when that is so.
+type standing struct {
+	failure string
+	since   time.Time
 }
 
 // LinesStatus is how a file of records is.
@@ -51,21 +61,41 @@ func (l *Lines) Probe() error {
 	return l.open(time.Now())
 }
 
-// Status tells how the file is. It opens the file if it is not open: what a person has mended shows at once.
+// Status tells how the file is. It waits for nothing, a hanging disk included. A file that could not be opened is tried again meanwhile, so
+// that what a person has mended shows the next time.
 func (l *Lines) Status() LinesStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_ = l.open(time.Now()) // It is in the state.
-	l.state.Path = l.path
-	return l.state
+	s := LinesStatus{Path: l.path}
+	if is := l.state.Load(); is != nil {
+		s.Failure, s.Since = is.failure, is.since
+	}
+	if nanos := l.written.Load(); nanos != 0 {
+		s.Written = time.Unix(0, nanos)
+	}
+	if s.Failure != "" && l.probing.CompareAndSwap(false, true) {
+		go func() {
+			defer l.probing.Store(false)
+			_ = l.Probe() // The next one to ask is told.
+		}()
+	}
+	return s
 }
 
-// turn notes whether records can be written.
+// Failing reports whether lines are being lost: the latest one could not be written. It waits for nothing, a hanging disk included.
+func (l *Lines) Failing() bool {
+	is := l.state.Load()
+	return is != nil && is.failure != ""
+}
+
+// turn notes whether lines can be written.
 func (l *Lines) turn(failure string, now time.Time) {
-	if (failure == "") != (l.state.Failure == "") || l.state.Since.IsZero() {
-		l.state.Since = now
+	is := l.state.Load()
+	switch {
+	case is != nil && is.failure == failure:
+		return
+	case is != nil && (is.failure == "") == (failure == ""):
+		now = is.since // The reason differs; it fails all the same.
 	}
-	l.state.Failure = failure
+	l.state.Store(&standing{failure, now})
 }
 
 // Write appends one line.
@@ -88,7 +118,7 @@ func (l *Lines) Write(line []byte) (int, error) {
 		return n, l.failed(err)
 	}
 	l.turn("", now)
-	l.state.Written = now
+	l.written.Store(now.UnixNano())
 	return n, nil
 }
 
@@ -100,7 +130,13 @@ func (l *Lines) Reopen() error {
 		l.drop(nil)
 	}
 	l.tried = time.Time{}
-	return l.open(time.Now())
+	now := time.Now()
+	if err := l.open(now); err != nil {
+		return err
+	}
+	l.unopened = false
+	l.turn("", now)
+	return nil
 }
 
 // Close syncs the file to disk and closes it.
@@ -135,7 +171,7 @@ func (l *Lines) open(at time.Time) error {
 		return l.refused(fmt.Errorf("open the usage file: %w", err), at)
 	}
 	l.file, l.cause = f, nil
-	if l.unopened || l.state.Failure == "" {
+	if l.unopened || !l.Failing() {
 		l.unopened = false
 		l.turn("", at)
 	}
@@ -144,7 +180,7 @@ func (l *Lines) open(at time.Time) error {
 
 // refused notes that the file cannot be opened.
 func (l *Lines) refused(err error, at time.Time) error {
-	l.cause, l.unopened = err, l.unopened || l.state.Failure == ""
+	l.cause, l.unopened = err, l.unopened || !l.Failing()
 	l.turn(err.Error(), at)
 	return err
 }

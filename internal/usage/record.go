@@ -18,7 +18,7 @@ const (
 type Record struct {
 	RequestID       string    `json:"request_id"` // ours, a UUIDv7, never the client's
 	ClientRequestID string    `json:"client_request_id,omitempty"`
-	TraceID         string    `json:"trace_id,omitempty"`
+	TraceID         string    `json:"trace_id,omitempty"` // of the client's trace where it named one
 	Start           time.Time `json:"start"`
 	Endpoint        string    `json:"endpoint"`
 

@@ -29,6 +29,7 @@ type Recorder struct {
 	sinks  []Sink
 	recent *ring
 
+	closed atomic.Int64
 	lost   atomic.Int64
 	warned atomic.Int64 // Unix seconds of the last warning: one a minute is enough
 }
@@ -63,6 +64,7 @@ func (r *Recorder) Checkpoint(requestID string, p Progress) {
 func (r *Recorder) Close(rec *Record) {
 	r.write("close", func(b []byte) []byte { return appendRecord(b, rec) })
 	r.recent.add(rec)
+	r.closed.Add(1)
 }
 
 // Recent gives the records that were closed last, the newest first, at most limit. It has what no sink could take, too.

@@ -19,18 +19,26 @@ func TestAFileOfRecordsSaysSinceWhenItCannotBeWritten(t *testing.T) {
 		lines := usage.NewLines(filepath.Join(blocker, "usage.jsonl"))
 		defer lines.Close()
 		begun := time.Now()
-		if s := lines.Status(); s.Failure == "" || !s.Since.Equal(begun) || !s.Written.IsZero() {
+		if err := lines.Probe(); err == nil {
+			t.Fatal("a file is a folder")
+		}
+		look := func() usage.LinesStatus { // Twice: the first look has the file tried again.
+			lines.Status()
+			synctest.Wait()
+			return lines.Status()
+		}
+		if s := look(); s.Failure == "" || !s.Since.Equal(begun) || !s.Written.IsZero() {
 			t.Errorf("%+v", s)
 		}
 		time.Sleep(5 * time.Second)
-		if s := lines.Status(); s.Failure == "" || !s.Since.Equal(begun) {
+		if s := look(); s.Failure == "" || !s.Since.Equal(begun) {
 			t.Errorf("later: %+v", s)
 		}
 		if err := os.Remove(blocker); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
-		if s := lines.Status(); s.Failure != "" || !s.Since.Equal(time.Now()) { // Nobody wrote a line: that it can be opened is enough.
+		if s := look(); s.Failure != "" || !s.Since.Equal(time.Now()) || lines.Failing() { // Nobody wrote a line: that it can be opened is enough.
 			t.Errorf("mended: %+v", s)
 		}
 		time.Sleep(time.Second)
@@ -55,7 +63,9 @@ func TestAFullDiskIsAFailureUntilALineCouldBeWritten(t *testing.T) {
 		}
 		failed := time.Now()
 		time.Sleep(5 * time.Second)
-		if s := lines.Status(); s.Failure == "" || !s.Since.Equal(failed) {
+		lines.Status()
+		synctest.Wait()
+		if s := lines.Status(); s.Failure == "" || !s.Since.Equal(failed) || !lines.Failing() {
 			t.Errorf("the file can be opened, and is taken for good: %+v", s)
 		}
 	})

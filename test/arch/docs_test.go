@@ -41,13 +41,13 @@ const indexHead = `# Errors
 
 <!-- Written by "make docs" from the catalogue in internal/fault. -->
 
-Every error of the router is OpenAI's envelope with all four keys:
+Every error of the router is OpenAI's envelope with all four keys, and the id of its trace:
 
 ` + "```json" + `
-{"error":{"message":"…","type":"…","param":null,"code":"…"}}
+{"error":{"message":"…","type":"…","param":null,"code":"…","trace_id":"…"}}
 ` + "```" + `
 
-Branch on ` + "`code`" + `, show ` + "`message`" + `, quote the ` + "`x-request-id`" + ` header to the operator. The header ` + "`x-should-retry`" + ` says
+Branch on ` + "`code`" + `, show ` + "`message`" + `, quote ` + "`trace_id`" + ` or the ` + "`x-request-id`" + ` header to the operator. The header ` + "`x-should-retry`" + ` says
 whether the same request can succeed later; where ` + "`retry-after`" + ` is present, wait that long first. Inside a stream an error comes as
 one last event ` + "`data: {\"error\":…}`" + ` without ` + "`data: [DONE]`" + `, and the connection is aborted.
 

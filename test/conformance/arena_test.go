@@ -42,7 +42,7 @@ func enter(t *testing.T) arena {
 	c := app.Default()
 	c.Environment = app.Development
 	c.Identity.DevelopmentKeys = true
-	c.Listen.Public = "127.0.0.1:0"
+	c.Listen.Public, c.Listen.Metrics = "127.0.0.1:0", ""
 	c.Policy.LastGood = ""
 	c.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
 	c.Server.DrainGrace, c.Server.DrainTimeout = 0, 5*time.Second

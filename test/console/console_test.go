@@ -40,6 +40,9 @@ func TestThePageShowsTheRouterAndFollowsIt(t *testing.T) {
 
 	id := r.chat("gpt-oss-20b", http.StatusOK)
 	b.sees("#requests", id) // Without a reload: nothing else would bring it.
+	if n := b.number(`[...document.querySelectorAll("#requests .ids code:nth-child(2)")].filter(e => /^[0-9a-f]{32}$/.test(e.textContent)).length`); n < 7 {
+		t.Errorf("%v requests show the id of their trace", n)
+	}
 	if n := b.number(`performance.getEntriesByType("navigation").length`); n != 1 {
 		t.Errorf("the page was loaded %v times", n)
 	}

@@ -122,7 +122,7 @@ func (r *router) stop() {
 // dev starts a router with simulated engines.
 func dev(t *testing.T) *router {
 	t.Helper()
-	r := start(t, nil, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data", t.TempDir())
+	r := start(t, nil, "dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data", t.TempDir())
 	r.public = r.said(`ready on (http://localhost:\d+) `)
 	r.admin = strings.TrimSuffix(r.said(`console +(http://localhost:\d+/)`), "/")
 	return r
@@ -136,7 +136,7 @@ func serve(t *testing.T) *router {
 	r := start(t, []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_LISTEN_PUBLIC=127.0.0.1:0", "API_ROUTER_LISTEN_ADMIN=127.0.0.1:0",
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=vera:viewer:env:VERA", "VERA=" + token, "API_ROUTER_POLICY_LAST_GOOD=",
-		"API_ROUTER_POLICY_FILE_PATH=" + t.TempDir(), "API_ROUTER_SERVER_DRAIN_GRACE=0s",
+		"API_ROUTER_LISTEN_METRICS=127.0.0.1:0", "API_ROUTER_POLICY_FILE_PATH=" + t.TempDir(), "API_ROUTER_SERVER_DRAIN_GRACE=0s",
 	}, "serve")
 	r.token = token
 	r.admin = "http://" + r.said(`"admin listener open".*"address":"([^"]+)"`)

@@ -2,15 +2,12 @@ package e2e
 
 import (
 	"context"
-	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -142,96 +139,4 @@ func (e *etcd) route(t *testing.T, url string) {
 func (e *etcd) point(t *testing.T, backend string) {
 	t.Helper()
 	e.put(t, "policies/global-"+model, `{"model":"`+model+`","backends":[{"id":"`+backend+`"}]}`)
-}
-
-// The ways in which an endpoint can be dead.
-var deaths = map[string]func(*testing.T) string{
-	"refused":     free,
-	"SYN dropped": dropped,
-	"queue full":  saturated,
-	"silent":      silent,
-	"resetting":   resetting,
-	"NXDOMAIN":    func(*testing.T) string { return "etcd.invalid:2379" },
-}
-
-// dropped is an address that a firewall drops every packet to.
-func dropped(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("iptables")
-	if err != nil {
-		path = "/usr/sbin/iptables"
-	}
-	_, port, err := net.SplitHostPort(free(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	const host = "127.0.0.79" // Whatever this rule does, it does to nobody else.
-	rule := []string{"INPUT", "-i", "lo", "-d", host, "-p", "tcp", "--dport", port, "-j", "DROP"}
-	if out, err := exec.CommandContext(t.Context(), path, append([]string{"-w", "-A"}, rule...)...).CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED: no packet can be dropped without root and iptables (a full queue stands for it): %v: %s", err, out)
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command(path, append([]string{"-w", "-D"}, rule...)...).CombinedOutput(); err != nil {
-			t.Errorf("the rule stays: %v: %s", err, out)
-		}
-	})
-	return net.JoinHostPort(host, port)
-}
-
-// saturated is an address whose queue of new connections is full: the kernel drops further SYNs.
-func saturated(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: name.(*syscall.SockaddrInet4).Port}
-	for range 64 {
-		c, err := net.DialTimeout("tcp", at.String(), 200*time.Millisecond)
-		if err != nil {
-			return at.String()
-		}
-		t.Cleanup(func() { _ = c.Close() })
-	}
-	t.Fatal("the queue of connections never fills")
-	return ""
-}
-
-// silent accepts and never says a word.
-func silent(t *testing.T) string { return acceptor(t, func(net.Conn) {}) }
-
-// resetting accepts and resets.
-func resetting(t *testing.T) string {
-	return acceptor(t, func(c net.Conn) {
-		_ = c.(*net.TCPConn).SetLinger(0)
-		_ = c.Close()
-	})
-}
-
-func acceptor(t *testing.T, then func(net.Conn)) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { _ = c.Close() })
-			then(c)
-		}
-	}()
-	return l.Addr().String()
 }

@@ -130,7 +130,8 @@ func TestAColdStartWithoutEtcdServesTheLastGoodPolicies(t *testing.T) {
 	e.kill()
 	for name, dead := range deaths {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
-			cold := serve(t, "CONFIG_SERVICE_ENDPOINT="+dead(t), "policy.last_good="+file)
+			cold := launch(t, dead.resolvConf(t), "CONFIG_SERVICE_ENDPOINT="+dead.at(t), "policy.last_good="+file)
+			cold.healthy(t)
 			healthy := time.Since(cold.begun)
 			eventually(t, "the last good policy routes", func() error { return cold.served("north") })
 			within(t, "from the start to the first answer", time.Since(cold.begun), 300*time.Millisecond)

@@ -82,14 +82,28 @@ func engine(t *testing.T) string {
 
 // journal keeps what a process writes.
 type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu    sync.Mutex
+	text  bytes.Buffer
+	begun time.Time // of the first line
 }
 
 func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if j.begun.IsZero() {
+		j.begun = time.Now()
+	}
 	return j.text.Write(p)
+}
+
+// since is how long after a time the first line came; 0 while there is none.
+func (j *journal) since(start time.Time) time.Duration {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.begun.IsZero() {
+		return 0
+	}
+	return j.begun.Sub(start)
 }
 
 func (j *journal) String() string {
@@ -108,10 +122,22 @@ type process struct {
 
 func start(t *testing.T, name string, env []string, args ...string) *process {
 	t.Helper()
+	return startWith(t, "", name, env, args...)
+}
+
+// startWith starts a program that sees the file resolvConf at /etc/resolv.conf; "" leaves it the machine's. Otherwise it takes root.
+func startWith(t *testing.T, resolvConf, name string, env []string, args ...string) *process {
+	t.Helper()
+	attributes := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if resolvConf != "" {
+		args = append([]string{"-c", `mount -o bind "$0" /etc/resolv.conf && exec "$@"`, resolvConf, name}, args...)
+		name = "/bin/sh"
+		attributes.Unshareflags = syscall.CLONE_NEWNS
+	}
 	p := &process{Cmd: exec.Command(name, args...), log: &journal{}, done: make(chan struct{})}
+	p.SysProcAttr = attributes
 	p.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	p.Stdout, p.Stderr = p.log, p.log
-	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.begun = time.Now()
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
@@ -148,8 +174,8 @@ func tail(log string) string {
 // router is a running api-router.
 type router struct {
 	*process
-	public, admin string
-	client        *http.Client
+	public, admin, metrics string
+	client                 *http.Client
 }
 
 const (
@@ -160,10 +186,23 @@ const (
 // serve starts a router with settings from the environment, as "policy.source=etcd", and waits for /healthz.
 func serve(t *testing.T, settings ...string) *router {
 	t.Helper()
-	r := &router{public: free(t), admin: free(t)}
+	r := launch(t, "", settings...)
+	r.healthy(t)
+	return r
+}
+
+func (r *router) healthy(t *testing.T) {
+	t.Helper()
+	eventually(t, "the router listens", func() error { return r.get("/healthz") })
+}
+
+// launch starts a router and does not wait for it. resolvConf is as in startWith.
+func launch(t *testing.T, resolvConf string, settings ...string) *router {
+	t.Helper()
+	r := &router{public: free(t), admin: free(t), metrics: free(t)}
 	env := []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
-		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin,
+		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin, "API_ROUTER_LISTEN_METRICS=" + r.metrics,
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=ada:admin:env:ADA,olga:operator:env:OLGA", "ADA=" + adminToken, "OLGA=" + operatorToken,
 		"API_ROUTER_SERVER_DRAIN_GRACE=0s", "API_ROUTER_SERVER_DRAIN_TIMEOUT=5s", "API_ROUTER_SERVER_EXPOSE_BACKEND=true",
 		"API_ROUTER_POLICY_LAST_GOOD=",
@@ -175,10 +214,9 @@ func serve(t *testing.T, settings ...string) *router {
 		}
 		env = append(env, name+"="+value)
 	}
-	r.process = start(t, binary, env, "serve")
+	r.process = startWith(t, resolvConf, binary, env, "serve")
 	r.client = &http.Client{Timeout: hang, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(r.client.CloseIdleConnections)
-	eventually(t, "the router listens", func() error { return r.get("/healthz") })
 	return r
 }
 

@@ -46,7 +46,7 @@ func start(t *testing.T, change func(*app.Config)) *router {
 	plain, slash := policy.NewRoutingPolicy("plain", "m", "one"), policy.NewRoutingPolicy("slash", "org/m", "one")
 	c := app.Default()
 	c.Environment, c.Identity.DevelopmentKeys = app.Development, true
-	c.Listen.Public, c.Policy.LastGood = "127.0.0.1:0", ""
+	c.Listen.Public, c.Listen.Metrics, c.Policy.LastGood = "127.0.0.1:0", "", ""
 	c.Server.DrainGrace, c.Server.DrainTimeout = 0, hang
 	c.Server.MaxBody = 1 << 20
 	if change != nil {

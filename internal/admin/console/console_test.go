@@ -138,7 +138,7 @@ func TestTimesAreShort(t *testing.T) {
 	if age(now, time.Time{}) != "" || until(now, time.Time{}) != "" || until(now, now.Add(90*time.Second)) != "in 1 min" {
 		t.Error("a time that is none, or a time to come")
 	}
-	for ms, want := range map[float64]string{0: "", 0.26: "0.3 ms", 12.4: "12 ms", 12_345: "12.3 s"} {
+	for ms, want := range map[float64]string{0: "", 0.04: "< 0.1 ms", 0.26: "0.3 ms", 12.4: "12 ms", 12_345: "12.3 s"} {
 		if got := millis(ms); got != want {
 			t.Errorf("%v ms is %q, want %q", ms, got, want)
 		}
