@@ -57,26 +57,41 @@ func (d *dependencies) relies(t *telemetry.Telemetry) {
 	}
 }
 
-// telemetryHealth is each signal that is to be sent, for operators. None of them is needed to serve.
-func (a *App) telemetryHealth() []adminapi.Component {
+// telemetryParts is each signal of telemetry. None of them is needed to serve; outsiders are told of those that are sent.
+func (a *App) telemetryParts() []part {
 	if a.telemetry == nil {
 		return nil
 	}
-	var all []adminapi.Component
-	for _, s := range a.telemetry.Status() {
-		c := adminapi.Component{Name: adminapi.ComponentTelemetry, ID: s.Name, State: string(s.State), OK: true, Since: s.Since, LastError: s.LastError}
-		switch s.State {
-		case telemetry.Off:
-			all = append(all, c)
-			continue
-		case telemetry.Failing:
-			c.OK, c.Action = false, "It is dropped until the collector takes it, and requests are served all the same: \"api-router doctor\" says what the collector answers."
-		case telemetry.Refused:
-			c.OK, c.Action = false, "The collector has no pipeline for it: add one there, or switch it off here with OTEL_"+strings.ToUpper(s.Name)+"_EXPORTER=none."
-		case telemetry.Idle, telemetry.Up:
+	signals := a.telemetry.Status()
+	all := make([]part, 0, len(signals))
+	for i := range signals {
+		s := &signals[i]
+		p := part{components: func() []adminapi.Component { return []adminapi.Component{signalHealth(s)} }}
+		if s.State != telemetry.Off {
+			p.public = func() gateway.Component {
+				return gateway.Component{Name: "otlp_" + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since}
+			}
 		}
-		c.Detail = fmt.Sprintf("to %s (%s), %d sent, %d dropped, %d waiting", s.Endpoint, s.Protocol, s.Exported, s.Dropped, s.Queue)
-		all = append(all, c)
+		all = append(all, p)
 	}
 	return all
+}
+
+func signalHealth(s *telemetry.Signal) adminapi.Component {
+	c := adminapi.Component{Name: adminapi.ComponentTelemetry, ID: s.Name, State: string(s.State), OK: true, Since: s.Since}
+	switch {
+	case s.Unusable:
+		c.OK, c.LastError, c.Action = false, s.LastError, "It is not sent, and requests are served all the same: correct the variable, and start the router anew."
+		return c
+	case s.State == telemetry.Off:
+		c.Detail = s.LastError
+		return c
+	case s.State == telemetry.Failing:
+		c.OK, c.Action = false, "It is dropped until the collector takes it, and requests are served all the same: \"api-router doctor\" says what the collector answers."
+	case s.State == telemetry.Refused:
+		c.OK, c.Action = false, "The collector has no pipeline for it: add one there, or switch it off here with OTEL_"+strings.ToUpper(s.Name)+"_EXPORTER=none."
+	}
+	c.LastError = s.LastError
+	c.Detail = fmt.Sprintf("to %s (%s), %d sent, %d dropped, %d waiting", s.Endpoint, s.Protocol, s.Exported, s.Dropped, s.Queue)
+	return c
 }
