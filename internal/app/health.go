@@ -26,7 +26,7 @@ type part struct {
 // components is everything there is to say how the process is: /status, the public status pages, the console and the command line tell of
 // these. What comes to exist gets its line here.
 func (a *App) components() []part {
-	return []part{
+	return append([]part{
 		{components: a.processHealth},
 		{components: a.policyHealth, public: a.policyPublic},
 		{components: a.backendHealth, public: a.backendsPublic},
@@ -36,8 +36,7 @@ func (a *App) components() []part {
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},
 		{components: a.metrics.health},
-		{components: a.telemetryHealth},
-	}
+	}, a.telemetryParts()...)
 }
 
 // health is the process for operators.
@@ -158,8 +157,11 @@ func (a *App) sourceHealth() []adminapi.Component {
 	case status.Failure != "":
 		c.OK, c.Since, c.LastError = false, status.FailureSince, cmp.Or(c.LastError, status.Failure)
 		c.State = "failing"
-		c.DataAsOf = confirmed(&status)
-		c.Action = "What is in force stays in force; " + advice(a.config.Policy.Source, c.LastError) + "."
+		meanwhile := "Requests get 503 until it can be read; "
+		if status.Loaded {
+			c.DataAsOf, meanwhile = confirmed(&status), "What is in force stays in force; "
+		}
+		c.Action = meanwhile + advice(a.config.Policy.Source, c.LastError) + "."
 	case c.State != "":
 	case status.Loaded:
 		c.State, c.OK, c.Since, c.DataAsOf = "read", true, a.began, time.Now()
