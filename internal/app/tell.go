@@ -45,6 +45,9 @@ func tracer(t *telemetry.Telemetry) gateway.Tracer {
 	return t
 }
 
+// otlp is what the name of a signal begins with among other things that the process depends on.
+const otlp = "otlp_"
+
 // relies names each signal that is sent among what the process depends on.
 func (d *dependencies) relies(t *telemetry.Telemetry) {
 	if t == nil {
@@ -52,7 +55,8 @@ func (d *dependencies) relies(t *telemetry.Telemetry) {
 	}
 	for i, s := range t.Status() {
 		if s.State != telemetry.Off {
-			d.add("otlp_"+s.Name, func() bool { return t.Status()[i].State == telemetry.Up })
+			// A collector that answers is there, also for a signal that it has no pipeline for; and nothing to send is no failure.
+			d.add(otlp+s.Name, func() bool { return t.Status()[i].State != telemetry.Failing })
 		}
 	}
 }
@@ -77,6 +81,22 @@ func (a *App) telemetryHealth() []adminapi.Component {
 		}
 		c.Detail = fmt.Sprintf("to %s (%s), %d sent, %d dropped, %d waiting", s.Endpoint, s.Protocol, s.Exported, s.Dropped, s.Queue)
 		all = append(all, c)
+	}
+	return all
+}
+
+// telemetryPublic is each signal that is sent, for outsiders.
+func (a *App) telemetryPublic() []gateway.Component {
+	if a.telemetry == nil {
+		return nil
+	}
+	var all []gateway.Component
+	for _, s := range a.telemetry.Status() {
+		if s.State != telemetry.Off {
+			all = append(all, gateway.Component{
+				Name: otlp + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since,
+			})
+		}
 	}
 	return all
 }
