@@ -45,6 +45,9 @@ func tracer(t *telemetry.Telemetry) gateway.Tracer {
 	return t
 }
 
+// otlp is what the name of a signal begins with among other things that the process depends on.
+const otlp = "otlp_"
+
 // relies names each signal that is sent among what the process depends on.
 func (d *dependencies) relies(t *telemetry.Telemetry) {
 	if t == nil {
@@ -52,27 +55,36 @@ func (d *dependencies) relies(t *telemetry.Telemetry) {
 	}
 	for i, s := range t.Status() {
 		if s.State != telemetry.Off {
-			d.add("otlp_"+s.Name, func() bool { return t.Status()[i].State == telemetry.Up })
+			// A collector that answers is there, also for a signal that it has no pipeline for; and nothing to send is no failure.
+			d.add(otlp+s.Name, func() bool { return t.Status()[i].State != telemetry.Failing })
 		}
 	}
 }
 
-// telemetryParts is each signal of telemetry. None of them is needed to serve; outsiders are told of those that are sent.
-func (a *App) telemetryParts() []part {
+// telemetryHealth is each signal of telemetry, for operators. None of them is needed to serve.
+func (a *App) telemetryHealth() []adminapi.Component {
 	if a.telemetry == nil {
 		return nil
 	}
-	signals := a.telemetry.Status()
-	all := make([]part, 0, len(signals))
-	for i := range signals {
-		s := &signals[i]
-		p := part{components: func() []adminapi.Component { return []adminapi.Component{signalHealth(s)} }}
+	var all []adminapi.Component
+	for _, s := range a.telemetry.Status() {
+		all = append(all, signalHealth(&s))
+	}
+	return all
+}
+
+// telemetryPublic is each signal that is sent, for outsiders.
+func (a *App) telemetryPublic() []gateway.Component {
+	if a.telemetry == nil {
+		return nil
+	}
+	var all []gateway.Component
+	for _, s := range a.telemetry.Status() {
 		if s.State != telemetry.Off {
-			p.public = func() gateway.Component {
-				return gateway.Component{Name: "otlp_" + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since}
-			}
+			all = append(all, gateway.Component{
+				Name: otlp + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since,
+			})
 		}
-		all = append(all, p)
 	}
 	return all
 }
