@@ -10,6 +10,9 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // TZ means something in an image without files.
+
+	_ "golang.org/x/crypto/x509roots/fallback" // And so do certificates.
 
 	"github.com/ai-aas/api-router/internal/app"
 )
