@@ -111,7 +111,9 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = %q
 tmp_dir = %q
-`, runtime, filepath.Join(dir, "tmp")), 0o600); err != nil {
+[network]
+network_config_dir = %q
+`, runtime, filepath.Join(dir, "tmp"), filepath.Join(dir, "networks")), 0o600); err != nil {
 			return err
 		}
 		if len(s.built()) == 0 {
@@ -203,8 +205,14 @@ func (s *shop) start(t *testing.T, id string, args ...string) *container {
 			break
 		}
 	}
-	all := append([]string{"run", "--rm", "--name", id}, strict...)
-	all = append(append(append(all, flags...), name), command...)
+	all := append(append([]string{}, strict...), flags...)
+	return s.launch(t, id, append(append(all, name), command...)...)
+}
+
+// launch is podman run, in the foreground until the test ends.
+func (s *shop) launch(t *testing.T, id string, args ...string) *container {
+	t.Helper()
+	all := append([]string{"run", "--rm", "--name", id}, args...)
 	c := &container{shop: s, id: id, log: &journal{}, done: make(chan struct{})}
 	process := exec.CommandContext(context.Background(), "podman", all...)
 	process.Env, process.Stdout, process.Stderr = s.env, c.log, c.log
