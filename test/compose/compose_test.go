@@ -290,7 +290,7 @@ func TestTheRouterTakesItsConfigurationAndItsDocuments(t *testing.T) {
 			t.Error(err)
 		}
 		for _, name := range names {
-			service := strings.Split(strings.TrimPrefix(name, "http://"), ":")[0]
+			service, _, _ := strings.Cut(strings.TrimPrefix(name, "http://"), ":")
 			if _, ok := p.Services[service]; !ok || !strings.Contains(string(content), name) {
 				t.Errorf("%s does not name %s, or there is no such service", file, name)
 			}

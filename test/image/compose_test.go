@@ -125,7 +125,7 @@ func (p *project) pack(t *testing.T, image, directory string, programs ...string
 		if err != nil {
 			lacking(t, "there is no .tools/bin/"+name+"; \"make test\" builds it")
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o755); err != nil { //nolint:gosec // A program.
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		file += "COPY " + name + " " + directory + "/\n"
@@ -138,9 +138,9 @@ func (p *project) pack(t *testing.T, image, directory string, programs ...string
 	}
 }
 
-// TestTheRoutersOfComposeServeWhateverOrderTheirsStartIn runs the services of compose.yaml that can be built here, in the worst order: the
+// TestTheRoutersOfComposeServeAlthoughAllTheyNeedStartsAfterThem runs the services of compose.yaml that can be built here, in the worst order: the
 // routers before all that they need. Redis, PostgreSQL, Prometheus, Grafana and the collector are published images, and away: nothing asks for them.
-func TestTheRoutersOfComposeServeWhateverOrderTheirsStartIn(t *testing.T) {
+func TestTheRoutersOfComposeServeAlthoughAllTheyNeedStartsAfterThem(t *testing.T) {
 	p := openProject(t)
 	const etcd = "localhost/etcd:under-test"
 	p.pack(t, etcd, "/usr/local/bin", "etcd", "etcdctl")

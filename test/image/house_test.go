@@ -53,6 +53,12 @@ var theShop shop
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "api-router-image-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	theShop.dir = dir
 	defer theShop.close()
 	return m.Run()
 }
@@ -87,11 +93,7 @@ func open(t *testing.T) *shop {
 // furnish finds settings under which a container runs here with everything that is asked of it. Some machines have runc alone, some crun, and
 // crun refuses where both versions of control groups are mounted. Limits on files and processes are below those of whoever tests.
 func (s *shop) furnish(t *testing.T) error {
-	dir, err := os.MkdirTemp("", "api-router-image-")
-	if err != nil {
-		return err
-	}
-	s.dir = dir
+	dir := s.dir
 	storage, containers := filepath.Join(dir, "storage.conf"), filepath.Join(dir, "containers.conf")
 	s.env = append(os.Environ(), "CONTAINERS_STORAGE_CONF="+storage, "CONTAINERS_CONF="+containers)
 	if err := os.WriteFile(storage, fmt.Appendf(nil, "[storage]\ndriver = \"vfs\"\ngraphroot = %q\nrunroot = %q\n",
@@ -158,12 +160,11 @@ func (s *shop) podman(t *testing.T, args ...string) (string, error) {
 }
 
 func (s *shop) close() {
-	if s.dir == "" {
-		return
+	if s.env != nil {
+		c := exec.CommandContext(context.Background(), "podman", "rm", "--force", "--all")
+		c.Env = s.env
+		_, _ = c.CombinedOutput() // What is left of a test that failed.
 	}
-	c := exec.CommandContext(context.Background(), "podman", "rm", "--force", "--all")
-	c.Env = s.env
-	_, _ = c.CombinedOutput() // What is left of a test that failed.
 	_ = os.RemoveAll(s.dir)
 }
 
@@ -294,16 +295,9 @@ func engine(t *testing.T, speed float64) string {
 // policies is a directory with documents that route the model to an engine. Everybody may read it, as user 65532 has to.
 func policies(t *testing.T, url string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "api-router-policies-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	dir := t.TempDir()
 	content := fmt.Sprintf("kind: Backend\nid: vllm\nurl: %s\n---\nkind: RoutingPolicy\nid: global\nmodel: %s\nbackends: [ { id: vllm } ]\n", url, model)
-	if err := os.WriteFile(filepath.Join(dir, "policies.yaml"), []byte(content), 0o644); err != nil { //nolint:gosec // Read by another user.
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // Read by another user.
+	if err := os.WriteFile(filepath.Join(dir, "policies.yaml"), []byte(content), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return dir
