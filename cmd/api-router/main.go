@@ -10,9 +10,9 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	_ "time/tzdata" // TZ means something in an image without files.
+	_ "time/tzdata" // For an image without files: TZ works there,
 
-	_ "golang.org/x/crypto/x509roots/fallback" // And so do certificates.
+	_ "golang.org/x/crypto/x509roots/fallback" // and so do certificates. Where the system has roots, those hold alone.
 
 	"github.com/ai-aas/api-router/internal/app"
 )

@@ -6,9 +6,11 @@ import (
 	"debug/elf"
 	"encoding/json"
 	"errors"
+	"go/version"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -162,8 +164,8 @@ func TestTheImageSaysWhoItIsAndHowToAskForItsHealth(t *testing.T) {
 			t.Errorf("it has no %s", label)
 		}
 	}
-	if version, _ := s.podman(t, append(append([]string{"run", "--rm"}, strict...), name, "version")...); !strings.Contains(version, image.Config.Labels["org.opencontainers.image.version"]) {
-		t.Errorf("its label says %q and its binary %q", image.Config.Labels["org.opencontainers.image.version"], version)
+	if said, _ := s.podman(t, append(append([]string{"run", "--rm"}, strict...), name, "version")...); !strings.Contains(said, image.Config.Labels["org.opencontainers.image.version"]) {
+		t.Errorf("its label says %q and its binary %q", image.Config.Labels["org.opencontainers.image.version"], said)
 	}
 	if h := image.Healthcheck; !slices.Equal(h.Test, []string{"CMD", "/api-router", "doctor", "--local"}) || h.Timeout <= 2*time.Second || h.Interval < h.Timeout {
 		t.Errorf("its health check is %+v; it has to leave the doctor its two seconds", h)
@@ -189,5 +191,23 @@ func TestBuildahBuildsTheSameImageAsPodman(t *testing.T) {
 	}
 	if out, err := s.podman(t, append(append([]string{"run", "--rm"}, strict...), other, "version")...); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestTheImageIsCompiledByAGoThatTheModuleAccepts(t *testing.T) {
+	find := func(file, pattern string) string {
+		content, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(pattern).FindSubmatch(content)
+		if found == nil {
+			t.Fatalf("%s has no %s", file, pattern)
+		}
+		return "go" + string(found[1])
+	}
+	module, compiler := find("go.mod", `(?m)^go (\S+)$`), find("deploy/image/Containerfile", `(?m)^ARG GO_VERSION=(\S+)$`)
+	if version.Compare(compiler, module) < 0 || version.Lang(compiler) != version.Lang(module) {
+		t.Errorf("go.mod wants %s, the image is compiled by %s", module, compiler)
 	}
 }
