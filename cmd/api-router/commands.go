@@ -32,7 +32,7 @@ Documentation of every setting: api-router check --settings`,
 	}
 	root.AddCommand(serveCommand(p, env), devCommand(p, env), simulateCommand(p), checkCommand(p, env), doctorCommand(p, env), versionCommand(p))
 	root.AddCommand(getCommand(p, env), applyCommand(p, env), deleteCommand(p, env), diffCommand(p, env), historyCommand(p, env), rollbackCommand(p, env),
-		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env))
+		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env), statusCommand(p, env), logLevelCommand(p, env))
 	return root
 }
 
@@ -169,8 +169,8 @@ func doctorCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Try everything that the configuration depends on",
-		Long: `Try the listeners, the policy source, the admin tokens, the usage files and every backend, and print one line each: how it is and what to do. It
-changes nothing and may run beside the service. The exit code is 1 when something needs a person.
+		Long: `Try the listeners, the policy source, the admin tokens, the usage files, the OTLP collector and every backend, and print one line each: how it is
+and what to do. It changes nothing and may run beside the service. The exit code is 1 when something needs a person.
 
 With --local it asks the service that runs on this machine and nothing else: /healthz and /readyz of the public listener that the
 configuration names, within two seconds. The exit code is 1 when the service does not live; with --ready also when it is not ready.
