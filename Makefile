@@ -6,7 +6,8 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium
+IMAGE         ?= api-router:$(VERSION)
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium podman
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
@@ -14,7 +15,7 @@ VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt arch fuzz vuln docs bench soak tools clean
+.PHONY: help run build image test lint fmt arch fuzz vuln docs bench soak tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,16 +27,22 @@ build: ## Build the static binary into bin/
 	@scripts/prepare go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
+image: ## Build the image IMAGE=… with docker, podman or buildah (ENGINE=… chooses); nothing is pulled
+	@scripts/prepare go
+	@VERSION='$(VERSION)' scripts/image '$(IMAGE)'
+
 test: ## Run every test with the race detector, published SDKs included
 	@scripts/prepare $(TESTED_WITH)
 	$(GO) test -C test/etcd -race ./...
 	$(GO) test -C test/console ./...
+	$(GO) test -C test/compose -race ./...
 	$(GO) test -race ./...
 
 lint: $(LINT) ## Check the code with golangci-lint
 	$(LINT) run --allow-parallel-runners ./...
 	cd test/etcd && $(LINT) run --allow-parallel-runners ./...
 	cd test/console && $(LINT) run --allow-parallel-runners ./...
+	cd test/compose && $(LINT) run --allow-parallel-runners ./...
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
