@@ -53,6 +53,22 @@
 {{- if and .Values.tests.developmentKey (not (dig "identity" "development_keys" false .Values.config)) -}}
 {{- fail "tests.developmentKey needs config.identity.development_keys; with other keys use tests.keySecret" -}}
 {{- end -}}
+{{/* A schema's message would repeat the value: these say where it is and no more. */}}
+{{- $references := dict "config.policy.etcd.password" (dig "policy" "etcd" "password" "" .Values.config) -}}
+{{- range dig "identity" "admin_tokens" list .Values.config -}}
+{{- $_ := set $references (printf "token of %s in config.identity.admin_tokens" .name) .token -}}
+{{- end -}}
+{{- range $where, $reference := $references -}}
+{{- if and $reference (not (regexMatch "^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+)$" $reference)) -}}
+{{- fail (printf "%s: a reference is wanted, env:NAME or file:PATH, and never the secret itself" $where) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.tests.developmentKey (not (regexMatch "^(test|dev)-[-A-Za-z0-9._]+$" .Values.tests.developmentKey)) -}}
+{{- fail "tests.developmentKey is no development key, test-ORGANIZATION-ID or dev-ORGANIZATION-ID: any other key belongs in a Secret, see tests.keySecret" -}}
+{{- end -}}
+{{- if contains "@" .Values.otlp.endpoint -}}
+{{- fail "otlp.endpoint has a user in it: send it as a header, OTEL_EXPORTER_OTLP_HEADERS in env, from a Secret" -}}
+{{- end -}}
 {{- $files := list -}}
 {{- range .Values.secrets -}}{{- $files = append $files .file -}}{{- end -}}
 {{- if ne (len $files) (len (uniq $files)) -}}

@@ -40,8 +40,8 @@ securityContext:
 {{- end }}
 {{- end -}}
 
-{{/* Volumes and mounts that the router and the seed job share: the configuration, the documents where they are read from files, secrets.
-     A Secret that is missing is optional on purpose: the router says what it lacks and serves what it can. */}}
+{{/* Volumes and mounts that the router and the seed job share: the configuration and secrets. A Secret that is
+     missing is optional on purpose: the router says what it lacks and serves what it can. */}}
 {{- define "api-router.mounts" -}}
 - { name: config, mountPath: /etc/api-router, readOnly: true }
 {{- if .Values.secrets }}
@@ -52,10 +52,6 @@ securityContext:
 {{- define "api-router.volumes" -}}
 - name: config
   configMap: { name: {{ include "api-router.fullname" . }} }
-{{- if include "api-router.hasDocuments" . }}
-- name: documents
-  configMap: { name: {{ include "api-router.documents" . }} }
-{{- end }}
 {{- with .Values.secrets }}
 - name: secrets
   projected:
@@ -65,4 +61,9 @@ securityContext:
       - secret: { name: {{ .secret }}, optional: true, items: [{ key: {{ .key }}, path: {{ .file }} }] }
       {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- define "api-router.documentsVolume" -}}
+- name: documents
+  configMap: { name: {{ include "api-router.documents" . }} }
 {{- end -}}
