@@ -6,7 +6,7 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol helm
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
@@ -29,11 +29,13 @@ build: ## Build the static binary into bin/
 test: ## Run every test with the race detector, published SDKs included
 	@scripts/prepare $(TESTED_WITH)
 	$(GO) test -C test/etcd -race ./...
+	$(GO) test -C test/kubernetes -race ./...
 	$(GO) test -race ./...
 
 lint: $(LINT) ## Check the code with golangci-lint
 	$(LINT) run --allow-parallel-runners ./...
 	cd test/etcd && $(LINT) run --allow-parallel-runners ./...
+	cd test/kubernetes && $(LINT) run --allow-parallel-runners ./...
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
@@ -48,7 +50,7 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 	@scripts/vuln $(VULN)
 
 docs: ## Write the generated parts of the documentation
-	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./internal/app -run '^TestDocs'
+	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./test/ops ./internal/app -run '^TestDocs'
 
 bench: build ## Measure the router beside nginx and HAProxy for nine minutes, into bench/README.md (BENCH=-help: its flags)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
@@ -57,6 +59,7 @@ bench: build ## Measure the router beside nginx and HAProxy for nine minutes, in
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
 	@scripts/prepare $(TESTED_WITH)
 	$(GO) test -C test/etcd -race -shuffle=on -count=10 -timeout 60m ./...
+	$(GO) test -C test/kubernetes -race -shuffle=on -count=10 -timeout 60m ./...
 	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...
 	@scripts/fuzz 5m
 
