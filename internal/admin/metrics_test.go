@@ -17,8 +17,12 @@ func TestRequestsAreCountedInTheRoutersOwnWords(t *testing.T) {
 		method, route string
 		status        int
 	}{
-		{"GET", "GET /{collection}/{id}", 200}, {"HEAD", "GET /{collection}/{id}", 200}, {"GET", "GET /{collection}/{id}", 200},
-		{"PUT", "", 401}, {"BREW", "", 404}, {"MADE-UP", "", 404},
+		{"GET", "GET /{collection}/{id}", 200},
+		{"HEAD", "GET /{collection}/{id}", 200},
+		{"GET", "GET /{collection}/{id}", 200},
+		{"PUT", "", 401},
+		{"BREW", "", 404},
+		{"MADE-UP", "", 404},
 	} {
 		m.observe(&call{Request: httptest.NewRequest(test.method, "/admin/v1/whatever", http.NoBody), route: test.route, status: test.status})
 	}

@@ -15,15 +15,15 @@ type metrics struct {
 type handles struct{ ejections, healthy, unhealthy prometheus.Counter }
 
 func newMetrics(registerer prometheus.Registerer, status func() []Status) *metrics {
-	make := promauto.With(registerer)
+	factory := promauto.With(registerer)
 	if registerer != nil {
 		registerer.MustRegister(statuses(status))
 	}
 	return &metrics{
-		ejections: make.NewCounterVec(prometheus.CounterOpts{
+		ejections: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "api_router_fleet_ejections_total", Help: "Times that a backend was taken out because requests to it failed.",
 		}, []string{"backend"}),
-		probes: make.NewCounterVec(prometheus.CounterOpts{
+		probes: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "api_router_fleet_probes_total", Help: "Probes of a backend that have ended, by what they found: healthy or unhealthy.",
 		}, []string{"backend", "result"}),
 	}

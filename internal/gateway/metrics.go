@@ -121,14 +121,14 @@ func (s *shelf[K, V]) put(key, beyond K, limit int, build func(K) V) V {
 }
 
 func newMetrics(registerer prometheus.Registerer, bodies func() float64) *metrics {
-	make := promauto.With(registerer)
+	factory := promauto.With(registerer)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return make.NewCounterVec(prometheus.CounterOpts{Name: "api_router_gateway_" + name, Help: help}, labels)
+		return factory.NewCounterVec(prometheus.CounterOpts{Name: "api_router_gateway_" + name, Help: help}, labels)
 	}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-		return make.NewHistogramVec(prometheus.HistogramOpts{Name: "api_router_gateway_" + name, Help: help, Buckets: buckets}, labels)
+		return factory.NewHistogramVec(prometheus.HistogramOpts{Name: "api_router_gateway_" + name, Help: help, Buckets: buckets}, labels)
 	}
-	make.NewGaugeFunc(prometheus.GaugeOpts{
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "api_router_gateway_body_memory_bytes", Help: "Memory that the bodies of running requests hold; server.body_memory bounds it.",
 	}, bodies)
 	return &metrics{
@@ -140,13 +140,13 @@ func newMetrics(registerer prometheus.Registerer, bodies func() float64) *metric
 		tokens:    counter("tokens_total", "Tokens that requests used. cached_input is a part of input, reasoning a part of output.", "model", "type"),
 		failovers: counter("failovers_total", "Attempts that were made because the one before them had failed.", "model"),
 		truncated: counter("streams_truncated_total", "Streams that ended before their answer was complete.", "model"),
-		inFlight: make.NewGauge(prometheus.GaugeOpts{
+		inFlight: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "api_router_gateway_requests_in_flight", Help: "Requests that are being answered now.",
 		}),
-		panics: make.NewCounter(prometheus.CounterOpts{
+		panics: factory.NewCounter(prometheus.CounterOpts{
 			Name: "api_router_gateway_panics_total", Help: "Requests that a fault in the router's own code ended. Each is a bug.",
 		}),
-		suppressed: make.NewCounter(prometheus.CounterOpts{
+		suppressed: factory.NewCounter(prometheus.CounterOpts{
 			Name: "api_router_gateway_access_lines_suppressed_total", Help: "Access lines that were left out of the log because there were too many.",
 		}),
 	}

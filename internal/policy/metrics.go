@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// counted is what the store keeps for its metrics alone.
+// counted is what the store keeps for its metrics and its status alone.
 type counted struct {
 	published atomic.Int64 // tables with a new revision
 	// confirmed is when the source was last known to hold what is in force, in Unix nanoseconds; 0 while it is being watched, and so
@@ -43,9 +43,9 @@ func (c *counted) age() float64 {
 
 // register makes the store's metrics. All of them are read when somebody asks.
 func (s *Store) register(registerer prometheus.Registerer) {
-	make := promauto.With(registerer)
+	factory := promauto.With(registerer)
 	gauge := func(name, help string, value func() float64) {
-		make.NewGaugeFunc(prometheus.GaugeOpts{Name: "api_router_policy_" + name, Help: help}, value)
+		factory.NewGaugeFunc(prometheus.GaugeOpts{Name: "api_router_policy_" + name, Help: help}, value)
 	}
 	ofTable := func(value func(*Table) float64) func() float64 {
 		return func() float64 {

@@ -64,16 +64,16 @@ type handles struct {
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
-	make := promauto.With(registerer)
+	factory := promauto.With(registerer)
 	m := &metrics{
-		attempts: make.NewCounterVec(prometheus.CounterOpts{
+		attempts: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "api_router_proxy_attempts_total",
 			Help: attemptsHelp,
 		}, []string{"backend", "result"}),
-		duration: make.NewHistogramVec(prometheus.HistogramOpts{
+		duration: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "api_router_proxy_attempt_duration_seconds", Help: "From the beginning of an attempt to its end, that of a stream included.", Buckets: attemptBuckets,
 		}, []string{"backend"}),
-		firstByte: make.NewHistogramVec(prometheus.HistogramOpts{
+		firstByte: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "api_router_proxy_first_byte_seconds", Buckets: firstByteBuckets,
 			Help: "From the beginning of an attempt to the first byte of its answer that was sent on: of a stream the first event with content, of a short plain answer the whole.",
 		}, []string{"backend"}),

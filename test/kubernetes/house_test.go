@@ -130,7 +130,9 @@ type object struct {
 	hook  string // helm.sh/hook
 }
 
-func (o object) String() string { return fmt.Sprintf("%s %s/%s", o.kind, o.GetNamespace(), o.GetName()) }
+func (o object) String() string {
+	return fmt.Sprintf("%s %s/%s", o.kind, o.GetNamespace(), o.GetName())
+}
 
 // objects are all that one installation makes.
 type objects []object
