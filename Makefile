@@ -6,7 +6,7 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol busybox shellcheck
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
@@ -14,13 +14,20 @@ VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt arch fuzz vuln docs bench soak tools clean
+.PHONY: help run system smoke build test lint fmt arch fuzz vuln docs bench soak tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 run: build ## Build and start the router with a simulated model on :8080 (PORT=… moves it)
 	@exec bin/api-router dev --listen 127.0.0.1:$(PORT)
+
+system: build ## Run the whole system on this machine until Ctrl-C: routers, etcd, simulated vLLMs, collector, Prometheus (SYSTEM_ONCE=1: check and end)
+	@scripts/prepare go etcd otelcol promtool redis postgres
+	@exec scripts/system
+
+smoke: ## Ask a running router what a client would: URL=http://localhost:8080 KEY=test-vllm-key [MODEL=gpt-oss-20b]
+	@exec scripts/smoke
 
 build: ## Build the static binary into bin/
 	@scripts/prepare go
