@@ -3,12 +3,15 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +22,9 @@ import (
 
 // earlierKey is the key in the examples of the earlier service. Its organization is vllm.
 const earlierKey = "test-vllm-key"
+
+// firstBody is the body of the first request of the README.
+const firstBody = `{"model": "gpt-oss-20b", "messages": [{"role": "user", "content": "Hello!"}]}`
 
 // earlierForms are the policy as the earlier service has put it into etcd: under both forms of keys, with both spellings.
 var earlierForms = map[string]struct{ key, document string }{
@@ -81,7 +87,7 @@ func (r *earlier) first(t *testing.T) (status, body string) {
 	}
 	out, err := exec.CommandContext(t.Context(), curl, "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}",
 		"-X", "POST", "http://"+r.public+"/v1/chat/completions", "-H", "X-API-Key: "+earlierKey, "-H", "Content-Type: application/json",
-		"-d", `{"model": "gpt-oss-20b", "messages": [{"role": "user", "content": "Hello!"}]}`).CombinedOutput()
+		"-d", firstBody).CombinedOutput()
 	if err != nil {
 		t.Fatalf("curl: %v: %s", err, out)
 	}
@@ -183,6 +189,42 @@ func TestTheEarlierDeploymentIsToldWhatItsVariablesDo(t *testing.T) {
 	t.Logf("it ended %s after SIGTERM", time.Since(begun).Round(time.Millisecond))
 }
 
+func TestPathsAnswerAsThePageOfTheMigrationSays(t *testing.T) {
+	page, err := os.ReadFile("../../docs/migration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `(GET|POST) (/\\S*)` \\| (\\d{3}) \\|").FindAllStringSubmatch(string(page), -1)
+	if len(rows) < 9 {
+		t.Fatalf("the table of paths has the rows %v", rows)
+	}
+	e := startEtcd(t, anyEtcd(t))
+	form := earlierForms["at its id, in CamelCase"]
+	e.put(t, form.key, form.document)
+	r := earlierDeployment(t, e)
+	r.healthy(t)
+	eventually(t, "the router is ready", func() error { return r.get("/readyz") })
+	for _, row := range rows {
+		body := io.Reader(http.NoBody)
+		if row[1] == http.MethodPost {
+			body = strings.NewReader(firstBody)
+		}
+		request, err := http.NewRequestWithContext(t.Context(), row[1], "http://"+r.public+row[2], body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("X-API-Key", earlierKey)
+		response, err := r.client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = response.Body.Close()
+		if got := strconv.Itoa(response.StatusCode); got != row[3] {
+			t.Errorf("%s %s is answered %s, and docs/migration.md says %s", row[1], row[2], got, row[3])
+		}
+	}
+}
+
 // TestTheEarlierServiceAndThisOneShareTheirEtcd is the migration of docs/migration.md: nothing of what the earlier service reads changes until it is asked for.
 func TestTheEarlierServiceAndThisOneShareTheirEtcd(t *testing.T) {
 	e := startEtcd(t, anyEtcd(t))
@@ -216,7 +258,13 @@ func TestTheEarlierServiceAndThisOneShareTheirEtcd(t *testing.T) {
 		return nil
 	})
 
-	env := []string{"CONFIG_SERVICE_ENDPOINT=" + e.endpoint(), "BACKEND_ENDPOINTS=vllm-gpt-oss-20b:" + r.engine.URL + "/v1/chat/completions"}
+	env := []string{"ENVIRONMENT=development", "CONFIG_SERVICE_ENDPOINT=" + e.endpoint(), "BACKEND_ENDPOINTS=vllm-gpt-oss-20b:" + r.engine.URL + "/v1/chat/completions"}
+	for _, look := range []string{"check", "doctor"} { // The first step of the page.
+		out, err := command(t, env, look)
+		if err != nil || !strings.Contains(out, "CONFIG_SERVICE_ENDPOINT") && !strings.Contains(out, "1 backends and 1 policies in etcd") {
+			t.Errorf("%s: %v\n%s", look, err, out)
+		}
+	}
 	if out, err := command(t, env, "seed", "--upgrade", "--dry-run"); err != nil || e.get(t, form.key) != form.document {
 		t.Errorf("a dry run: %v: %s", err, out)
 	}
