@@ -153,6 +153,22 @@ func askEngine(t *testing.T, url, name string) int {
 	return response.StatusCode
 }
 
+func TestAPolicyUnderBothKeysOfTheEarlierServiceServes(t *testing.T) {
+	e := startEtcd(t, anyEtcd(t))
+	for _, name := range []string{"at its id, in CamelCase", "at organization and model, in snake_case"} {
+		e.put(t, earlierForms[name].key, earlierForms[name].document)
+	}
+	r := earlierDeployment(t, e)
+	r.healthy(t)
+	eventually(t, "the router is ready", func() error { return r.get("/readyz") })
+	if status, body := r.first(t); status != "200" {
+		t.Errorf("%s: %s", status, body)
+	}
+	if !strings.Contains(r.log.String(), "is already routed by policy") {
+		t.Error("the log does not tell that one of them is refused")
+	}
+}
+
 func TestTheEarlierDeploymentIsToldWhatItsVariablesDo(t *testing.T) {
 	e := startEtcd(t, anyEtcd(t))
 	form := earlierForms["at its id, in CamelCase"]
