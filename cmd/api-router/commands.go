@@ -31,7 +31,7 @@ Documentation of every setting: api-router check --settings`,
 	}
 	root.AddCommand(serveCommand(p, env), devCommand(p, env), simulateCommand(p), checkCommand(p, env), doctorCommand(p, env), versionCommand(p))
 	root.AddCommand(getCommand(p, env), applyCommand(p, env), deleteCommand(p, env), diffCommand(p, env), historyCommand(p, env), rollbackCommand(p, env),
-		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env))
+		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env), statusCommand(p, env), logLevelCommand(p, env))
 	return root
 }
 
@@ -168,8 +168,8 @@ func doctorCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Try everything that the configuration depends on",
-		Long: `Try the listeners, the policy source, the admin tokens, the usage files and every backend, and print one line each: how it is and what to do. It
-changes nothing and may run beside the service. The exit code is 1 when something needs a person.`,
+		Long: `Try the listeners, the policy source, the admin tokens, the usage files, the OTLP collector and every backend, and print one line each: how it is
+and what to do. It changes nothing and may run beside the service. The exit code is 1 when something needs a person.`,
 		Example: `  api-router doctor --config /etc/api-router/config.yaml
   api-router doctor --policies ./policies`,
 		Args: cobra.NoArgs,

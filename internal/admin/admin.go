@@ -1,6 +1,6 @@
-// Package admin is the operators' door: it serves the admin API under /admin/v1, on a listener of its own.
+// Package admin is the operators' door: it serves the admin API under /admin/v1, the console, /status and profiles, on a listener of its own.
 //
-// routes.go is the page to read first: it lists what there is and who may use it. api/openapi.yaml describes it for clients.
+// routes.go is the page to read first: it lists what the API has and who may use it; pages.go lists the rest. api/openapi.yaml describes it for clients.
 package admin
 
 import (
@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -23,7 +24,8 @@ const (
 	writeTimeout = time.Minute      // for a client to read its answer
 )
 
-// Options are what the admin API shows and changes. Logger, Table, Fleet, Decider and Recent are required, and Tokens unless Open is set.
+// Options are what the admin API shows and changes. Logger, Table, Fleet, Decider, Health, Level and
+// Recent are required, and Tokens unless Open is set.
 type Options struct {
 	Logger *slog.Logger
 	// Tokens say who is let in, and as what: those that are valid now.
@@ -37,6 +39,14 @@ type Options struct {
 	Table   func() *policy.Table
 	Fleet   func() []fleet.Status
 	Decider *plan.Decider
+	// Health says how the process is, component by component.
+	Health func() adminapi.Health
+	// Level is what the process logs.
+	Level interface {
+		Get() adminapi.LogLevel
+		// Set holds for a time, or for good when hold is 0. Its error says what is wrong with level.
+		Set(level string, hold time.Duration, who string) (adminapi.LogLevel, error)
+	}
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
 	// Metrics is where the door's metrics are registered; nil: nowhere.
@@ -47,15 +57,17 @@ type Options struct {
 type Admin struct {
 	Options
 	routes  []route
+	pages   map[string]route // by path
 	origins *http.CrossOriginProtection
 	guesses guesses
+	profile recording
 	metrics *metrics
 }
 
 // New returns an Admin. It starts nothing.
 func New(options Options) *Admin {
 	a := &Admin{Options: options, origins: http.NewCrossOriginProtection(), guesses: guesses{seed: maphash.MakeSeed()}, metrics: newMetrics(options.Metrics)}
-	a.routes = a.table()
+	a.routes, a.pages = a.table(), a.pageTable()
 	return a
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/ai-aas/api-router/internal/admin/console"
 	"github.com/ai-aas/api-router/internal/fault"
 )
 
@@ -22,6 +23,7 @@ type reply struct {
 	body     any   // as JSON
 	text     []byte
 	kind     string // of text
+	file     string // the name to save text under; "": it is for looking at
 }
 
 // ServeHTTP implements http.Handler: headers, the login, the route, its handler, the answer and one line in the log.
@@ -49,13 +51,21 @@ func (a *Admin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve lets a request in and hands it to its route.
 func (a *Admin) serve(w http.ResponseWriter, c *call) (reply, error) {
-	who, err := a.login(c.Request)
+	_, page := a.page(c.Request)
+	if page {
+		w.Header().Set("Content-Security-Policy", pagePolicy)
+	}
+	who, err := a.login(c.Request, page)
 	if err != nil {
 		if c.ContentLength != 0 {
 			w.Header().Set("Connection", "close") // The server would wait for the rest of the body before it answers.
 		}
 		if fault.From(err).Status() == http.StatusUnauthorized {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="api-router admin"`)
+			challenge := `Bearer realm="api-router admin"`
+			if page { // A browser asks its user for this one, and for no other.
+				challenge = `Basic realm="api-router"`
+			}
+			w.Header().Set("WWW-Authenticate", challenge)
 		}
 		return reply{}, err
 	}
@@ -96,6 +106,9 @@ func (c *call) write(w http.ResponseWriter, answer reply) error {
 	h := w.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(content)))
+	if answer.file != "" {
+		h.Set("Content-Disposition", `attachment; filename="`+answer.file+`"`)
+	}
 	if answer.revision != 0 {
 		h.Set("ETag", etag(answer.revision))
 	}
@@ -138,6 +151,8 @@ func (a *Admin) end(c *call) {
 	switch {
 	case c.status >= http.StatusInternalServerError:
 		level = slog.LevelError
+	case c.route != "" && c.status < http.StatusBadRequest && strings.Contains(c.route, " "+console.Prefix):
+		level = slog.LevelDebug // A page that is looked at asks every two seconds.
 	case c.status == http.StatusUnauthorized, c.status == http.StatusForbidden, c.status == http.StatusTooManyRequests:
 		level = slog.LevelWarn
 	}

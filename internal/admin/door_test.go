@@ -23,7 +23,12 @@ func TestPathsAndMethodsThatAreNotServed(t *testing.T) {
 		status       int
 		allow        string
 	}{
-		"the root":              {"GET", "/", 404, ""},
+		"posting to the root":   {"POST", "/", 405, "GET, HEAD"},
+		"a page that is none":   {"GET", "/console", 404, ""},
+		"the files of pages":    {"GET", "/console/page.html", 404, ""},
+		"a command line":        {"GET", "/debug/pprof/cmdline", 404, ""},
+		"symbols":               {"GET", "/debug/pprof/symbol", 404, ""},
+		"an escaped page":       {"GET", "/%73tatus", 404, ""},
 		"the public surface":    {"POST", "/v1/chat/completions", 404, ""},
 		"the prefix":            {"GET", "/admin/v1", 404, ""},
 		"the prefix and slash":  {"GET", "/admin/v1/", 404, ""},

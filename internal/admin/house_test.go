@@ -48,6 +48,26 @@ type house struct {
 	log    *lines
 }
 
+// level is a log level that nobody logs by.
+type level struct{ is slog.LevelVar }
+
+func (l *level) Get() adminapi.LogLevel {
+	return adminapi.LogLevel{Level: strings.ToLower(l.is.Level().String())}
+}
+
+func (l *level) Set(name string, hold time.Duration, who string) (adminapi.LogLevel, error) {
+	before := l.Get()
+	if err := l.is.UnmarshalText([]byte(name)); err != nil {
+		return before, err
+	}
+	now := l.Get()
+	now.Actor = who
+	if hold > 0 {
+		now.Until, now.Then = time.Now().Add(hold), before.Level
+	}
+	return now, nil
+}
+
 // lines keeps a log.
 type lines struct {
 	mu  sync.Mutex
@@ -96,6 +116,10 @@ func openHouse(t testing.TB, source policy.Source, book policy.Book, change ...f
 	options := Options{
 		Logger: slog.New(slog.NewJSONHandler(h.log, nil)), Tokens: tokens(t), Book: book, Table: h.store.Table,
 		Fleet: h.pool.Status, Decider: &plan.Decider{Fleet: h.pool}, Recent: h.record.Recent,
+		Health: func() adminapi.Health {
+			return adminapi.Health{State: adminapi.StateReady, Version: "test", At: time.Now(), Since: time.Now(), Components: []adminapi.Component{}}
+		},
+		Level: new(level),
 	}
 	for _, f := range change {
 		f(&options)
@@ -189,7 +213,9 @@ func (h *house) send(role, method, path, body string, headers ...string) respons
 	content, err := io.ReadAll(answer.Body)
 	must(h.t, err)
 	got := response{answer, content}
-	described(h.t, method, path, got)
+	if _, page := h.pages[r.URL.EscapedPath()]; !page || got.StatusCode >= 400 {
+		described(h.t, method, path, got)
+	}
 	return got
 }
 

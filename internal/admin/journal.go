@@ -114,10 +114,10 @@ func (a *Admin) decisions(c *call) (reply, error) {
 
 func showDecision(r usage.Record) adminapi.Decision {
 	return adminapi.Decision{
-		RequestID: r.RequestID, ClientRequestID: r.ClientRequestID, Start: r.Start, Endpoint: r.Endpoint,
+		RequestID: r.RequestID, ClientRequestID: r.ClientRequestID, TraceID: r.TraceID, Start: r.Start, Endpoint: r.Endpoint,
 		Organization: r.Organization, KeyID: r.KeyID, Model: r.Model, BackendModel: r.BackendModel, Backend: r.Backend,
 		Policy: r.Policy, PolicyRevision: r.PolicyRevision, Decision: r.Decision, Warning: r.Warning, Attempts: r.Attempts, Stream: r.Stream,
-		Status: r.Status, Code: r.Code, StopReason: r.StopReason,
+		PromptTokens: r.PromptTokens, CompletionTokens: r.CompletionTokens, Status: r.Status, Code: r.Code, StopReason: r.StopReason,
 		TTFTMillis: r.TTFTMillis, LatencyMillis: r.LatencyMillis, RouterMillis: r.RouterMillis,
 	}
 }

@@ -14,11 +14,11 @@ import (
 // handler serves one route. It writes nothing itself: serve renders what it returns.
 type handler func(*call) (reply, error)
 
-// route is one path of the admin API. In a path, {collection} is one of the collections of documents but marks, which
+// route is one path of the admin API, or a page. In a path, {collection} is one of the collections of documents but marks, which
 // have their own paths, and {id} is any one segment.
 type route struct {
 	method string
-	path   string // below adminapi.Prefix
+	path   string // below adminapi.Prefix; of a page the whole of it
 	role   string // the least that may use it
 	// query are the parameters that the route takes.
 	query  []string
@@ -36,6 +36,9 @@ func (a *Admin) table() []route {
 		{http.MethodGet, "/decisions", viewer, []string{"limit"}, a.decisions},
 		{http.MethodGet, "/audit", viewer, []string{"limit"}, a.audit},
 		{http.MethodGet, "/fleet", viewer, nil, a.fleet},
+		{http.MethodGet, "/status", viewer, nil, a.status},
+		{http.MethodGet, "/log-level", viewer, nil, a.logLevel},
+		{http.MethodPut, "/log-level", operator, nil, a.setLogLevel},
 		{http.MethodGet, "/openapi.yaml", viewer, nil, a.openAPI},
 	}
 	for path, writer := range map[string]string{"/{collection}": admin, "/marks": operator} {
@@ -52,9 +55,15 @@ func (a *Admin) table() []route {
 
 // find matches a request's path, as it was sent, and its method. Where only the method does not fit, allow lists those that do.
 func (a *Admin) find(r *http.Request, c *call) (found route, allow []string, err error) {
+	if page, ok := a.page(r); ok {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			return route{}, []string{http.MethodGet, http.MethodHead}, fault.Newf(fault.MethodNotAllowed, "%s is not allowed here; use GET", printable(r.Method))
+		}
+		return page, nil, nil
+	}
 	below, ok := strings.CutPrefix(r.URL.EscapedPath(), adminapi.Prefix+"/")
 	if !ok {
-		return route{}, nil, fault.Newf(fault.NotFound, "nothing is served at this path; the admin API is below %s", adminapi.Prefix)
+		return route{}, nil, fault.Newf(fault.NotFound, "nothing is served at this path; the admin API is below %s, the console at /", adminapi.Prefix)
 	}
 	segments := strings.Split(below, "/")
 	for _, candidate := range a.routes {

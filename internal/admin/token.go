@@ -45,8 +45,8 @@ type actor struct{ name, role string }
 
 func (a actor) may(role string) bool { return slices.Index(roles, a.role) >= slices.Index(roles, role) }
 
-// login finds out who asks.
-func (a *Admin) login(r *http.Request) (actor, error) {
+// login finds out who asks. On a page, where a browser has no Bearer, the password of HTTP Basic is the token, whatever the user name.
+func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 	from := remote(r)
 	if a.Open {
 		return openDoor(r, from)
@@ -59,7 +59,13 @@ func (a *Admin) login(r *http.Request) (actor, error) {
 		return actor{}, fault.New(fault.AmbiguousRequest, "the Authorization header is there more than once").WithParam("Authorization")
 	}
 	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "Bearer") {
+	switch _, password, basic := r.BasicAuth(); {
+	case strings.EqualFold(scheme, "Bearer"):
+	case page && basic:
+		token = password
+	case page:
+		return actor{}, fault.New(fault.InvalidAPIKey, "pages take Authorization: Bearer TOKEN, or Basic with the token as the password, and no other scheme")
+	default:
 		return actor{}, fault.New(fault.InvalidAPIKey, "the admin API takes Authorization: Bearer TOKEN and no other scheme")
 	}
 	digest := sha256.Sum256([]byte(strings.TrimSpace(token)))

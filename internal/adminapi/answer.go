@@ -97,6 +97,7 @@ func (r *ExplainRequest) Text(body []byte) error {
 type Decision struct {
 	RequestID       string    `json:"request_id"`
 	ClientRequestID string    `json:"client_request_id,omitempty"`
+	TraceID         string    `json:"trace_id,omitempty"`
 	Start           time.Time `json:"start"`
 	Endpoint        string    `json:"endpoint"`
 	Organization    string    `json:"organization,omitempty"`
@@ -109,15 +110,18 @@ type Decision struct {
 	// Decision is PRIMARY or FAILOVER; empty for a request that was refused before there was one.
 	Decision string `json:"decision,omitempty"`
 	// Warning is the x-routing-warning of the answer.
-	Warning       string  `json:"warning,omitempty"`
-	Attempts      int     `json:"attempts"`
-	Stream        bool    `json:"stream"`
-	Status        int     `json:"status"`
-	Code          string  `json:"code,omitempty"`
-	StopReason    string  `json:"stop_reason"`
-	TTFTMillis    float64 `json:"ttft_ms,omitempty"`
-	LatencyMillis float64 `json:"latency_ms"`
-	RouterMillis  float64 `json:"router_ms"`
+	Warning  string `json:"warning,omitempty"`
+	Attempts int    `json:"attempts"`
+	Stream   bool   `json:"stream"`
+	// PromptTokens and CompletionTokens are as far as they are known.
+	PromptTokens     int64   `json:"prompt_tokens"`
+	CompletionTokens int64   `json:"completion_tokens"`
+	Status           int     `json:"status"`
+	Code             string  `json:"code,omitempty"`
+	StopReason       string  `json:"stop_reason"`
+	TTFTMillis       float64 `json:"ttft_ms,omitempty"`
+	LatencyMillis    float64 `json:"latency_ms"`
+	RouterMillis     float64 `json:"router_ms"`
 }
 
 // Decisions are recent requests of this router, the newest first.

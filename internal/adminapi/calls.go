@@ -126,10 +126,14 @@ func ask[T any](ctx context.Context, c *Client, r request) (T, error) {
 }
 
 func post[T any](ctx context.Context, c *Client, body any, path ...string) (T, error) {
+	return send[T](ctx, c, http.MethodPost, body, path...)
+}
+
+func send[T any](ctx context.Context, c *Client, method string, body any, path ...string) (T, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
 		var none T
 		return none, fmt.Errorf("write the request: %w", err)
 	}
-	return ask[T](ctx, c, request{method: http.MethodPost, path: path, kind: jsonType, body: content})
+	return ask[T](ctx, c, request{method: method, path: path, kind: jsonType, body: content})
 }

@@ -25,7 +25,7 @@ const (
 // The roles of a token. Each may do what the one before it may.
 const (
 	RoleViewer   = "viewer"   // sees everything but secrets, and changes nothing
-	RoleOperator = "operator" // sets and lifts marks
+	RoleOperator = "operator" // sets and lifts marks, changes the log level, takes profiles
 	RoleAdmin    = "admin"    // writes documents
 )
 

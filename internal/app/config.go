@@ -145,7 +145,7 @@ var settings = []setting{
 		func(c *Config) value { return address(&c.Listen.Public) },
 	},
 	{
-		pathListenAdmin, "admin-listen", "Address of the admin listener: the admin API under /admin/v1. It is opened only where identity.admin_tokens has an entry.",
+		pathListenAdmin, "admin-listen", "Address of the admin listener: the console at /, /status, the admin API under /admin/v1, and profiles. It is opened only where identity.admin_tokens has an entry.",
 		func(c *Config) value { return address(&c.Listen.Admin) },
 	},
 	{
@@ -217,7 +217,7 @@ var settings = []setting{
 		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
 	},
 	{
-		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator or admin, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, an admin also changes documents. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
+		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator or admin, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
 		func(c *Config) value { return adminTokens(&c.Identity.AdminTokens) },
 	},
 	{

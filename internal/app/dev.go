@@ -62,7 +62,7 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	registry := telemetry.NewRegistry(p.Version)
 	sent, log := p.tell(o.Env, &config, registry, level, log)
 	defer flush(sent, log)
-	config.Policy.LastGood = ""
+	config.Policy.Source, config.Policy.LastGood = SourceState, ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
 	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)
 	config.Listen.Metrics = cmp.Or(o.MetricsListen, "127.0.0.1"+config.Listen.Metrics)
@@ -78,7 +78,8 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
 
 	options := Options{
-		Config: config, Logger: log, Version: p.Version, Registry: registry, Telemetry: sent, Hints: true, OpenAdmin: true, MoveMetrics: true, Reload: p.Reload, Force: p.Force,
+		Config: config, Logger: log, Level: level, Version: p.Version, Registry: registry, Telemetry: sent,
+		Hints: true, OpenAdmin: true, MoveMetrics: true, Reload: p.Reload, Force: p.Force,
 	}
 	var found *discovery
 	var documents []policy.Document
@@ -153,6 +154,7 @@ func (b *banner) announce(ctx context.Context) {
 	}
 	fmt.Fprintf(&lines, "  usage     %s\n", b.home.file("usage.jsonl"))
 	fmt.Fprintf(&lines, "  documents %s\n", b.home.says())
+	fmt.Fprintf(&lines, "  console   http://%s/\n", display(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  admin     http://%s/admin/v1, for this machine alone and without a token; try: %s\n", display(b.app.AdminAddr()), adminCall(b.app.AdminAddr()))
 	if addr := b.app.MetricsAddr(); addr != nil {
 		fmt.Fprintf(&lines, "  metrics   http://%s%s\n", display(addr), telemetry.PathMetrics)

@@ -79,7 +79,7 @@ func TestDevNeedsNothingAndPrintsACallThatWorks(t *testing.T) {
 	if form == nil || form[3] != "gpt-oss-20b" {
 		t.Fatalf("the last line is %q", line)
 	}
-	for _, part := range []string{"gpt-oss-20b: 2 simulated vLLM", "qwen3-8b: 1 simulated vLLM", "test-ORGANIZATION-ID", filepath.Join(data, "usage.jsonl")} {
+	for _, part := range []string{"gpt-oss-20b: 2 simulated vLLM", "qwen3-8b: 1 simulated vLLM", "test-ORGANIZATION-ID", filepath.Join(data, "usage.jsonl"), "\n  console   http://localhost:"} {
 		if !strings.Contains(stdout.String(), part) {
 			t.Errorf("the banner does not say %q: %s", part, stdout)
 		}

@@ -7,16 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -53,6 +49,10 @@ func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
 	}
 	d.listener(ctx, pathListenPublic, config.Listen.Public)
 	d.admins(ctx, config)
+	if config.Listen.Metrics != "" {
+		d.listener(ctx, pathListenMetrics, config.Listen.Metrics)
+	}
+	d.collectors(ctx, sources.Env)
 	d.keys(config)
 	d.sinks(config.Usage.Sinks)
 	if config.Policy.LastGood != "" && config.Policy.LastGood != defaultLastGood {
@@ -75,59 +75,6 @@ type doctor struct {
 func (d *doctor) say(verdict, subject, text string) {
 	d.failed = d.failed || verdict == verdictFail
 	fmt.Fprintf(d.out, "%-5s %-14s %s\n", verdict, subject, text)
-}
-
-// listener tells whether serve could open the port of a listener, or is already there.
-func (d *doctor) listener(ctx context.Context, setting, address string) {
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	switch {
-	case err == nil:
-		_ = listener.Close() // It was opened for the question alone.
-		d.say(verdictOK, "listen", address+" is free")
-	case !errors.Is(err, syscall.EADDRINUSE):
-		d.say(verdictFail, "listen", fmt.Sprintf("%s cannot be opened: %v; set %s", address, err, setting))
-	case ours(ctx, setting, address):
-		d.say(verdictOK, "listen", address+" is served by an api-router that is running")
-	default:
-		ways := "listen.public (API_ROUTER_LISTEN_PUBLIC, --listen)"
-		if setting == pathListenAdmin {
-			ways = "listen.admin (API_ROUTER_LISTEN_ADMIN, --admin-listen)"
-		}
-		d.say(verdictFail, "listen", address+" is taken by another process; set "+ways)
-	}
-}
-
-// ours asks whoever has the port of a listener whether it is one of us: by a page without a key, or by how the admin API asks for one.
-func ours(ctx context.Context, setting, address string) bool {
-	path, want := "/v1/status/healthz", http.StatusOK
-	if setting == pathListenAdmin {
-		path, want = adminapi.Prefix+"/fleet", http.StatusUnauthorized
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	base := "http://" + net.JoinHostPort(host, port)
-	transport, err := fleet.NewTransport(fleet.Spec{ID: setting, URL: base})
-	if err != nil {
-		return false
-	}
-	defer transport.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+path, http.NoBody)
-	if err != nil {
-		return false
-	}
-	response, err := transport.RoundTrip(request)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = response.Body.Close() }()
-	return response.StatusCode == want && response.Header.Get("X-Request-Id") != ""
 }
 
 // admins tells who can use the admin API.

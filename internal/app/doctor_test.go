@@ -238,3 +238,19 @@ func TestCheckReadsDocumentsOfEveryKind(t *testing.T) {
 		t.Errorf("got %v:\n%s", err, out.String())
 	}
 }
+
+func TestDoctorTellsOfTheMetricsListener(t *testing.T) {
+	running := run(t, options(t, routed("http://127.0.0.1:9")))
+	eventually(t, "the metrics listener", func() bool { return running.MetricsAddr() != nil })
+	for address, want := range map[string]string{
+		running.MetricsAddr().String(): "is served by an api-router that is running",
+		taken(t):                       "is taken by another process; set listen.metrics (API_ROUTER_LISTEN_METRICS, --metrics-listen)",
+		"127.0.0.1:0":                  "is free",
+	} {
+		var out strings.Builder
+		_ = app.Doctor(t.Context(), &out, app.Sources{Flags: map[string]string{"policy.file.path": t.TempDir(), "listen.public": "127.0.0.1:0", "listen.metrics": address}})
+		if !strings.Contains(out.String(), "listen         "+address+" "+want) {
+			t.Errorf("it does not say %q:\n%s", want, out.String())
+		}
+	}
+}

@@ -88,7 +88,7 @@ func (d *doctor) documents(ctx context.Context, c Config) (policy.Snapshot, bool
 	}
 	snapshot, err := look(ctx, &c)
 	if err != nil {
-		d.say(verdictFail, c.Policy.Source, err.Error()+"; "+advice(c.Policy.Source, err))
+		d.say(verdictFail, c.Policy.Source, err.Error()+"; "+advice(c.Policy.Source, err.Error()))
 		return snapshot, false
 	}
 	d.say(verdictOK, c.Policy.Source, "it answers")
@@ -131,16 +131,18 @@ func look(ctx context.Context, c *Config) (snapshot policy.Snapshot, err error) 
 }
 
 // advice is what to do about a policy source that cannot be read.
-func advice(source string, err error) string {
+func advice(source, reason string) string {
 	has := func(words ...string) bool {
 		for _, word := range words {
-			if strings.Contains(err.Error(), word) {
+			if strings.Contains(reason, word) {
 				return true
 			}
 		}
 		return false
 	}
 	switch {
+	case source == SourceFile:
+		return "make the documents readable, or set policy.file.path (API_ROUTER_POLICY_FILE_PATH, --policies)"
 	case source == SourceState:
 		return "mend the file, or set state.url (API_ROUTER_STATE_URL, --state)"
 	case has("username", "password", "may not"):

@@ -26,6 +26,8 @@ type App struct {
 	rooms
 	log      *slog.Logger
 	config   Config
+	version  string
+	began    time.Time
 	listener net.Listener
 	server   *http.Server
 	loops    []loop
@@ -38,10 +40,11 @@ type App struct {
 	requests    context.Context //nolint:containedctx // http.Server asks for it by a function.
 	endRequests context.CancelCauseFunc
 
-	draining atomic.Bool
-	running  atomic.Int64 // requests
-	failed   chan error   // what ended the process against its will
-	stops    []stop       // in the order of the starts
+	draining   atomic.Bool
+	drainBegan atomic.Int64 // Unix nanoseconds; 0: it has not
+	running    atomic.Int64 // requests
+	failed     chan error   // what ended the process against its will
+	stops      []stop       // in the order of the starts
 }
 
 // loop is something that runs until its context ends.
@@ -178,6 +181,7 @@ func (a *App) handler(next http.Handler) http.Handler {
 // drain ends the public listener: not ready any more, but serving, for the grace; then no new connection, and what runs may finish
 // until the timeout; then what is left is told to end, which closes streams with an error event.
 func (a *App) drain() error {
+	a.drainBegan.Store(time.Now().UnixNano())
 	a.draining.Store(true)
 	s := &a.config.Server
 	a.log.Info("draining", "grace", s.DrainGrace.String(), "timeout", s.DrainTimeout.String(), "running", a.running.Load())

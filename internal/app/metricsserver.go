@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
@@ -38,7 +39,9 @@ type metricsServer struct {
 	moves    bool   // a taken port gives way to a free one
 	remotes  dependencies
 
-	open atomic.Pointer[net.Addr] // nil while the listener is not
+	open    atomic.Pointer[net.Addr] // nil while the listener is not
+	since   atomic.Int64             // Unix nanoseconds at which it was opened
+	failure atomic.Pointer[trouble]  // why the listener is not open; nil while it is
 }
 
 // newMetricsServer shows a registry. It opens nothing.
@@ -79,6 +82,7 @@ func (m *metricsServer) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		m.fails(err)
 		if text := err.Error(); text != known {
 			known = text
 			m.log.Warn("the metrics listener is not open and will be tried again; requests are served all the same", "address", m.address, "error", text)
@@ -86,6 +90,30 @@ func (m *metricsServer) run(ctx context.Context) error {
 		pause(ctx, wait/2+rand.N(wait/2))
 		wait = min(2*wait, metricsLongestPause)
 	}
+}
+
+// fails notes why the listener is not open; since when stays, while it is not.
+func (m *metricsServer) fails(err error) {
+	since := time.Now()
+	if was := m.failure.Load(); was != nil {
+		since = was.since
+	}
+	m.failure.Store(&trouble{err.Error(), since})
+}
+
+// health says how the listener is.
+func (m *metricsServer) health() []adminapi.Component {
+	c := adminapi.Component{Name: adminapi.ComponentMetricsListener, ID: m.address, State: "opening"}
+	switch failure, addr := m.failure.Load(), m.open.Load(); {
+	case m.address == "":
+		c.State, c.OK, c.Detail = "off", true, "listen.metrics is empty"
+	case failure != nil:
+		c.State, c.LastError, c.Since = "failing", failure.text, failure.since
+		c.Action = "Nothing can be scraped, and requests are served all the same: free the port, or choose another with listen.metrics."
+	case addr != nil:
+		c.State, c.OK, c.Since, c.Detail = "open", true, time.Unix(0, m.since.Load()), telemetry.PathMetrics+" at "+(*addr).String()
+	}
+	return []adminapi.Component{c}
 }
 
 func (m *metricsServer) listen(ctx context.Context) (net.Listener, error) {
@@ -120,6 +148,8 @@ func (m *metricsServer) serve(ctx context.Context, listener net.Listener) error 
 	addr := listener.Addr()
 	m.open.Store(&addr)
 	defer m.open.Store(nil)
+	m.failure.Store(nil)
+	m.since.Store(time.Now().UnixNano())
 	m.log.Info("metrics listener open", "address", addr.String(), "path", telemetry.PathMetrics)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(netutil.LimitListener(listener, metricsConnections)) }()

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
@@ -21,9 +23,10 @@ type place struct {
 	book   policy.Book
 	// writable says that the book takes changes.
 	writable bool
-	// component describes it on the status page. It is nil where the store knows all that there is to know.
-	component func() gateway.Component
-	close     func() error
+	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
+	health func(*adminapi.Component)
+	public func() gateway.Component
+	close  func() error
 }
 
 // openPlace makes the place that policy.source names. It dials nothing: a database or a cluster is reached in the background.
@@ -44,7 +47,16 @@ func openState(url string, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{source: book, book: book, writable: true, close: book.Close, component: func() gateway.Component {
+	return &place{source: book, book: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+		c.State = "opening"
+		switch s := book.Status(); {
+		case s.Open:
+			c.State, c.OK, c.DataAsOf = "open", true, time.Now()
+		case s.Failure != "":
+			c.State, c.LastError = "failing", s.Failure
+			c.Action = upper(advice(SourceState, s.Failure)) + "."
+		}
+	}, public: func() gateway.Component {
 		c := gateway.Component{Name: "state", State: "opening"}
 		switch s := book.Status(); {
 		case s.Open:
@@ -64,7 +76,18 @@ func openEtcd(c *Etcd, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{source: book, book: book, writable: true, close: book.Close, component: func() gateway.Component {
+	return &place{source: book, book: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+		s := book.Status()
+		c.State, c.Since, c.DataAsOf, c.Detail = "connecting", s.Since, s.Watched, "revision "+strconv.FormatInt(s.Revision, 10)
+		switch {
+		case s.Since.IsZero():
+		case s.Connected:
+			c.State, c.OK = "connected", true
+		default:
+			c.State, c.LastError = "failing", s.Failure
+			c.Action = upper(advice(SourceEtcd, s.Failure)) + "."
+		}
+	}, public: func() gateway.Component {
 		s := book.Status()
 		c := gateway.Component{Name: "etcd", State: "connecting", Since: s.Since}
 		switch {
@@ -77,6 +100,9 @@ func openEtcd(c *Etcd, log *slog.Logger) (*place, error) {
 		return c
 	}}, nil
 }
+
+// upper begins a sentence.
+func upper(text string) string { return strings.ToUpper(text[:1]) + text[1:] }
 
 // withoutDetails is the part of a reason that says what is wrong and not where: the status page is public, and addresses and names
 // are not. What does not look like a plain sentence is left out.

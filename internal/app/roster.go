@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -34,7 +35,7 @@ type roster struct {
 	marks    []policy.Mark
 	backends []policy.Backend
 	applied  map[string]fleet.Spec
-	problems map[string]string // by backend
+	problems map[string]trouble // by backend
 }
 
 func newRoster(log *slog.Logger, f *fleet.Fleet, keys map[string]fleet.Secret) *roster {
@@ -113,6 +114,13 @@ func (r *roster) broken() int {
 	return len(r.backends) - len(r.applied)
 }
 
+// unread are the backends a secret of which cannot be read now, with the reason: those that the fleet has with an older one, too.
+func (r *roster) unread() map[string]trouble {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.problems)
+}
+
 // apply resolves every backend and hands the result to the fleet if it differs. Each problem is logged when it appears and when it has gone.
 func (r *roster) apply() {
 	r.fleet.SetMarks(onBackends(r.marks)) // First: a backend that is new and switched off gets no request at all.
@@ -136,7 +144,7 @@ func (r *roster) apply() {
 		applied[spec.ID] = spec
 	}
 	for id, problem := range problems {
-		if r.problems[id] != problem {
+		if r.problems[id].text != problem {
 			r.log.Error("a secret of this backend cannot be read", "backend", id, "error", problem)
 		}
 	}
@@ -145,7 +153,7 @@ func (r *roster) apply() {
 			r.log.Info("the secrets of this backend can be read again", "backend", id)
 		}
 	}
-	r.problems = problems
+	r.problems = troubles(problems, r.problems)
 	if reflect.DeepEqual(applied, r.applied) {
 		return
 	}

@@ -54,7 +54,7 @@ func Serve(ctx context.Context, p Process, sources Sources) error {
 		log.LogAttrs(ctx, n.Level, n.Message, n.Attrs...)
 	}
 	limitMemory(log)
-	a, err := New(Options{Config: config, Logger: log, Version: p.Version, Registry: registry, Telemetry: sent, Reload: p.Reload, Force: p.Force})
+	a, err := New(Options{Config: config, Logger: log, Level: level, Version: p.Version, Registry: registry, Telemetry: sent, Reload: p.Reload, Force: p.Force})
 	if err != nil {
 		return logged(log, err)
 	}

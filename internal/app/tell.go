@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/telemetry"
 )
@@ -54,18 +57,26 @@ func (d *dependencies) relies(t *telemetry.Telemetry) {
 	}
 }
 
-// signals are the components of the telemetry that is to be sent. None of them is needed.
-func signals(t *telemetry.Telemetry) []gateway.Component {
-	if t == nil {
+// telemetryHealth is each signal that is to be sent, for operators. None of them is needed to serve.
+func (a *App) telemetryHealth() []adminapi.Component {
+	if a.telemetry == nil {
 		return nil
 	}
-	var all []gateway.Component
-	for _, s := range t.Status() {
-		if s.State != telemetry.Off {
-			all = append(all, gateway.Component{
-				Name: "otlp_" + s.Name, State: string(s.State), OK: s.State == telemetry.Up || s.State == telemetry.Idle, Since: s.Since,
-			})
+	var all []adminapi.Component
+	for _, s := range a.telemetry.Status() {
+		c := adminapi.Component{Name: adminapi.ComponentTelemetry, ID: s.Name, State: string(s.State), OK: true, Since: s.Since, LastError: s.LastError}
+		switch s.State {
+		case telemetry.Off:
+			all = append(all, c)
+			continue
+		case telemetry.Failing:
+			c.OK, c.Action = false, "It is dropped until the collector takes it, and requests are served all the same: \"api-router doctor\" says what the collector answers."
+		case telemetry.Refused:
+			c.OK, c.Action = false, "The collector has no pipeline for it: add one there, or switch it off here with OTEL_"+strings.ToUpper(s.Name)+"_EXPORTER=none."
+		case telemetry.Idle, telemetry.Up:
 		}
+		c.Detail = fmt.Sprintf("to %s (%s), %d sent, %d dropped, %d waiting", s.Endpoint, s.Protocol, s.Exported, s.Dropped, s.Queue)
+		all = append(all, c)
 	}
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/ai-aas/api-router/internal/admin"
 )
@@ -18,18 +19,44 @@ const minToken = 16
 type tokens struct {
 	log      *slog.Logger
 	settings []AdminToken
-	current  atomic.Pointer[[]admin.Token]
-	problems map[string]string // by name; it belongs to read's caller
+	current  atomic.Pointer[tokenList]
+}
+
+// tokenList is what was read at a time.
+type tokenList struct {
+	at       time.Time
+	valid    []admin.Token
+	problems map[string]trouble // by name
+}
+
+// trouble is what is wrong with something, and since when.
+type trouble struct {
+	text  string
+	since time.Time
+}
+
+// troubles gives each text the time since which there is one, from those known before.
+func troubles(texts map[string]string, before map[string]trouble) map[string]trouble {
+	now := make(map[string]trouble, len(texts))
+	for name, text := range texts {
+		since := time.Now()
+		if was, ok := before[name]; ok {
+			since = was.since
+		}
+		now[name] = trouble{text, since}
+	}
+	return now
 }
 
 func newTokens(log *slog.Logger, settings []AdminToken) *tokens {
-	t := &tokens{log: log, settings: settings, problems: map[string]string{}}
+	t := &tokens{log: log, settings: settings}
+	t.current.Store(&tokenList{})
 	t.read()
 	return t
 }
 
 // list is what is valid now.
-func (t *tokens) list() []admin.Token { return *t.current.Load() }
+func (t *tokens) list() []admin.Token { return t.current.Load().valid }
 
 func (t *tokens) run(ctx context.Context) error {
 	for {
@@ -52,18 +79,18 @@ func (t *tokens) read() {
 		}
 		valid = append(valid, token)
 	}
+	before := t.current.Load().problems
 	for name, problem := range problems {
-		if t.problems[name] != problem {
+		if before[name].text != problem {
 			t.log.Error("an admin token does not work", "name", name, "error", problem)
 		}
 	}
-	for name := range t.problems {
+	for name := range before {
 		if problems[name] == "" {
 			t.log.Info("an admin token works again", "name", name)
 		}
 	}
-	t.problems = problems
-	t.current.Store(&valid)
+	t.current.Store(&tokenList{time.Now(), valid, troubles(problems, before)})
 }
 
 // resolve reads the token. The error holds nothing of it.

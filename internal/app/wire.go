@@ -56,6 +56,8 @@ type Options struct {
 	MoveMetrics bool
 	// Keys are keys of backends, by id, that stand in no document.
 	Keys map[string]fleet.Secret
+	// Level is what the handlers of Logger go by: the admin API changes it. Nil: there is nothing to change.
+	Level *slog.LevelVar
 	// Hints makes refusals say which keys and models work. For dev alone.
 	Hints bool
 	// Reload asks for the policies to be read anew with each value.
@@ -79,11 +81,16 @@ type rooms struct {
 	roster    *roster
 	metrics   *metricsServer
 	operators *operators // nil where nobody may use the admin API
+	level     *logLevel
+	sinks     []sink
 }
 
 // New wires the process and opens its listener. It dials nothing and serves nothing; Run does. What it opened is closed again when it fails.
 func New(opts Options) (*App, error) {
-	a := &App{log: opts.Logger, config: opts.Config, loops: opts.loops, telemetry: opts.Telemetry, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1)}
+	a := &App{
+		log: opts.Logger, config: opts.Config, version: opts.Version, began: time.Now(),
+		loops: opts.loops, telemetry: opts.Telemetry, reload: opts.Reload, force: opts.Force, failed: make(chan error, 1),
+	}
 	a.requests, a.endRequests = context.WithCancelCause(context.Background())
 	if err := a.wire(opts); err != nil {
 		return nil, errors.Join(err, a.stopAll())
@@ -108,6 +115,7 @@ func (a *App) wire(opts Options) error {
 			a.log.Error("usage records cannot be written yet: make the file writable", "path", s.Path, "error", err)
 		}
 		sinks = append(sinks, lines)
+		a.sinks = append(a.sinks, sink{lines.Status})
 		failing = append(failing, lines.Failing)
 	}
 	if len(sinks) == 0 {
@@ -175,7 +183,7 @@ func (a *App) wire(opts Options) error {
 		Proxy:    forwarder,
 		Metrics:  registry,
 
-		Components:   a.components,
+		Components:   a.publicHealth,
 		Draining:     a.draining.Load,
 		Version:      opts.Version,
 		MaxBody:      c.Server.MaxBody,
@@ -193,9 +201,11 @@ func (a *App) wire(opts Options) error {
 	if err := a.listen(opts.Hints); err != nil {
 		return err
 	}
+	a.level = newLogLevel(a.log, opts.Level)
+	a.onStop("log level", func(context.Context) error { a.level.stop(); return nil })
 	return a.wireAdmin(opts, admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
-		Metrics: registry,
+		Health: a.health, Level: a.level, Metrics: registry,
 	})
 }
 
@@ -262,43 +272,4 @@ func documents(endpoints []Endpoint) []policy.Document {
 		list = append(list, policy.Document{Backend: &b, File: "BACKEND_ENDPOINTS"})
 	}
 	return list
-}
-
-// components is the process for the status pages: states and counts, no address.
-func (a *App) components() []gateway.Component {
-	loaded := gateway.Component{Name: "policy", State: "loading", Needed: true}
-	if table := a.store.Table(); table != nil {
-		loaded.State, loaded.OK, loaded.Since = "loaded", true, table.LoadedAt()
-		if n := len(table.Problems()); n > 0 {
-			loaded.State = fmt.Sprintf("loaded, %d problems", n)
-		}
-		if a.store.Status().Failure != "" {
-			loaded.State += ", and the policy source cannot be read"
-		}
-	}
-	statuses, available := a.fleet.Status(), 0
-	for _, s := range statuses {
-		if s.State == "available" {
-			available++
-		}
-	}
-	broken := a.roster.broken()
-	backends := gateway.Component{
-		Name: "backends", State: fmt.Sprintf("%d of %d available", available, len(statuses)+broken), OK: available > 0 && broken == 0,
-	}
-	if broken > 0 {
-		backends.State += fmt.Sprintf(", %d without a readable secret", broken)
-	}
-	records := gateway.Component{Name: "usage", State: "recording", OK: true}
-	switch lost := a.recorder.Lost(); {
-	case len(a.config.Usage.Sinks) == 0:
-		records.State = "off"
-	case lost > 0:
-		records.State, records.OK = fmt.Sprintf("%d lines lost", lost), false
-	}
-	all := []gateway.Component{loaded, backends, records}
-	if a.place.component != nil {
-		all = append(all, a.place.component())
-	}
-	return append(all, signals(a.telemetry)...)
 }

@@ -19,9 +19,9 @@ const (
 	stateDraining = "draining"
 )
 
-// readiness is true when every needed component is there and the process is not draining. Dead backends do not count:
+// Readiness is true when every needed component is there and the process is not draining. Dead backends do not count:
 // taking the router away does not bring them back.
-func (g *Gateway) readiness() (word string, ready bool) {
+func (g *Gateway) Readiness() (word string, ready bool) {
 	if g.Draining() {
 		return stateDraining, false
 	}
@@ -35,7 +35,7 @@ func (g *Gateway) readiness() (word string, ready bool) {
 
 // Ready reports whether /readyz says yes.
 func (g *Gateway) Ready() bool {
-	_, ready := g.readiness()
+	_, ready := g.Readiness()
 	return ready
 }
 
@@ -45,7 +45,7 @@ func (g *Gateway) healthz(w http.ResponseWriter, _ *http.Request, _ *exchange) e
 }
 
 func (g *Gateway) readyz(w http.ResponseWriter, _ *http.Request, x *exchange) error {
-	word, ready := g.readiness()
+	word, ready := g.Readiness()
 	x.Status = readyStatus(ready)
 	return writeWord(w, x.Status, word)
 }
@@ -55,7 +55,7 @@ func (g *Gateway) statusHealthz(w http.ResponseWriter, _ *http.Request, _ *excha
 }
 
 func (g *Gateway) statusReadyz(w http.ResponseWriter, _ *http.Request, x *exchange) error {
-	word, ready := g.readiness()
+	word, ready := g.Readiness()
 	x.Status = readyStatus(ready)
 	return writeJSON(w, x.Status, report{Status: word, Version: g.Version, Components: g.Components()})
 }
@@ -73,3 +73,6 @@ func writeWord(w http.ResponseWriter, status int, word string) error {
 	_, _ = io.WriteString(w, word+"\n") // The prober may be gone; there is nobody else to tell.
 	return nil
 }
+
+// Bodies tells how much memory the bodies of running requests take, and how much they may, in bytes.
+func (g *Gateway) Bodies() (used, limit int64) { return g.bodies.used.Load(), g.bodies.limit }

@@ -114,14 +114,26 @@ func TestASampledRequestLeavesASpanForEachThingThatItDid(t *testing.T) {
 	}
 	failed, served := got.Spans[2], got.Spans[3]
 	for _, want := range []struct{ of, key, value string }{
-		{"root", "http.response.status_code", "200"}, {"root", "gen_ai.operation.name", "chat"}, {"root", "gen_ai.request.model", "m"},
-		{"root", "gen_ai.usage.input_tokens", "11"}, {"root", "gen_ai.usage.output_tokens", "3"}, {"root", "api_router.decision", "FAILOVER"},
-		{"root", "api_router.backend", "b1"}, {"root", "api_router.attempts", "2"}, {"root", "api_router.organization", "acme"}, {"root", "error.type", ""},
+		{"root", "http.response.status_code", "200"},
+		{"root", "gen_ai.operation.name", "chat"},
+		{"root", "gen_ai.request.model", "m"},
+		{"root", "gen_ai.usage.input_tokens", "11"},
+		{"root", "gen_ai.usage.output_tokens", "3"},
+		{"root", "api_router.decision", "FAILOVER"},
+		{"root", "api_router.backend", "b1"},
+		{"root", "api_router.attempts", "2"},
+		{"root", "api_router.organization", "acme"},
+		{"root", "error.type", ""},
 		{"plan", "api_router.policy", "p"},
-		{"failed", "api_router.backend", "b0"}, {"failed", "error.type", "backend_error"}, {"failed", "http.response.status_code", "500"},
-		{"failed", "gen_ai.provider.name", "vllm"}, {"failed", "server.address", "127.0.0.1"},
+		{"failed", "api_router.backend", "b0"},
+		{"failed", "error.type", "backend_error"},
+		{"failed", "http.response.status_code", "500"},
+		{"failed", "gen_ai.provider.name", "vllm"},
+		{"failed", "server.address", "127.0.0.1"},
 		{"failed", "api_router.choice", "the only one that can be chosen now, of tier 0, by policy p"},
-		{"served", "api_router.backend", "b1"}, {"served", "error.type", ""}, {"served", "http.response.status_code", "200"},
+		{"served", "api_router.backend", "b1"},
+		{"served", "error.type", ""},
+		{"served", "http.response.status_code", "200"},
 	} {
 		s := map[string]trace.Span{"root": root, "plan": got.Spans[1], "failed": failed, "served": served}[want.of]
 		if value := attribute(s, want.key); value != want.value {

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// counted is what the store keeps for its metrics alone.
+// counted is what the store keeps for its metrics and its status alone.
 type counted struct {
 	published atomic.Int64 // tables with a new revision
 	// confirmed is when the source was last known to hold what is in force, in Unix nanoseconds; 0 while it is being watched, and so

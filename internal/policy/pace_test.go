@@ -205,7 +205,7 @@ func TestAColdStartServesFromTheLastGoodFileInTime(t *testing.T) {
 				if took := time.Since(began); took > test.within {
 					t.Error("served after", took)
 				}
-				if s := store.Status(); number(store.Table()) != 7 || !strings.HasPrefix(s.Origin, "last good of ") || s.Failure == "" {
+				if s := store.Status(); number(store.Table()) != 7 || !strings.HasPrefix(s.Origin, "last good of ") || s.Failure == "" || !s.LastGood || s.Confirmed.IsZero() {
 					t.Errorf("%+v", s)
 				}
 				stop()

@@ -60,7 +60,7 @@ type Store struct {
 	options  Options
 	logger   *slog.Logger
 	table    atomic.Pointer[Table]
-	failure  atomic.Pointer[string]
+	failure  atomic.Pointer[failure]
 	ready    chan struct{}
 	once     sync.Once
 	reload   chan struct{}
@@ -81,6 +81,12 @@ type Store struct {
 	yielded  map[key]bool    // the extra documents that gave way, as the log has it
 }
 
+// failure is why the source cannot be read, and since when.
+type failure struct {
+	text  string
+	since time.Time
+}
+
 // arrival is a state of the source that has not been compiled.
 type arrival struct {
 	snapshot Snapshot
@@ -97,8 +103,12 @@ type Status struct {
 	Since    time.Time
 	// Problems counts those of the table.
 	Problems int
-	// Failure is why the source cannot be read now, empty while it can.
-	Failure string
+	// Failure is why the source cannot be read now, empty while it can, and FailureSince since when.
+	Failure      string
+	FailureSince time.Time
+	// LastGood says that the table is the last good copy, Confirmed when the source last stood behind it; zero: it is watched, and so does now.
+	LastGood  bool
+	Confirmed time.Time
 }
 
 // NewStore returns a store without a table. Run fills it.
@@ -135,11 +145,15 @@ func (s *Store) Reload() {
 func (s *Store) Status() Status {
 	var status Status
 	if failure := s.failure.Load(); failure != nil {
-		status.Failure = *failure
+		status.Failure, status.FailureSince = failure.text, failure.since
 	}
 	if t := s.table.Load(); t != nil {
 		status.Loaded = true
 		status.Origin, status.Revision, status.Since, status.Problems = t.origin, t.revision, t.loadedAt, len(t.problems)
+		status.LastGood = s.counted.lastGood.Load()
+		if nanos := s.counted.confirmed.Load(); nanos != 0 {
+			status.Confirmed = time.Unix(0, nanos)
+		}
 	}
 	return status
 }
@@ -334,7 +348,13 @@ func (s *Store) mourn(t *Table) {
 func (s *Store) fail(ctx context.Context, err error) {
 	s.counted.doubt()
 	text := err.Error()
-	if was := s.failure.Swap(&text); was == nil || *was != text {
+	was := s.failure.Load()
+	if was == nil || was.text != text {
+		now := failure{text, time.Now()}
+		if was != nil {
+			now.since = was.since // The reason differs; it fails all the same.
+		}
+		s.failure.Store(&now)
 		message := "policies cannot be read; what is in force stays"
 		switch {
 		case s.table.Load() != nil:

@@ -183,14 +183,18 @@ func TestStoreOutlivesItsSource(t *testing.T) {
 	if serving(store) != "a b p" || now.Revision() != before.Revision() || !now.LoadedAt().Equal(before.LoadedAt()) || !now.Problems()[0].Serving {
 		t.Error(serving(store), now.Problems())
 	}
+	since := store.Status().FailureSince
 	time.Sleep(2 * longestPause) // Several further attempts.
+	if again := store.Status().FailureSince; since.IsZero() || !again.Equal(since) || store.Status().LastGood || store.Status().Confirmed.IsZero() {
+		t.Errorf("it failed since %s, then since %s", since, again)
+	}
 	if log.count("what is in force stays") != 1 {
 		t.Error("the log repeats itself:", log.text.String())
 	}
 
 	must(t, os.Rename(dir+".away", dir))
 	eventually(t, "it is back", func() bool {
-		return store.Status() == Status{true, before.Origin(), before.Revision(), before.LoadedAt(), 0, ""}
+		return store.Status() == Status{Loaded: true, Origin: before.Origin(), Revision: before.Revision(), Since: before.LoadedAt()}
 	})
 	if published != 1 {
 		t.Error("the same documents were published again:", published)

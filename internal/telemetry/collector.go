@@ -32,6 +32,7 @@ const (
 // collector is where one signal goes, and how.
 type collector struct {
 	off      string // why nothing is sent; "" when something is
+	unusable bool   // that is a mistake
 	protocol string
 	url      *url.URL // of HTTP with its path; of gRPC scheme and host alone. It has no user.
 	headers  []secretHeader
@@ -114,7 +115,7 @@ func (r *reader) unusable(signal, name string, err error) collector {
 		name, err = other.name, other.err
 	}
 	r.warn(name, err, "no "+signal+" are sent")
-	return collector{off: name + " has no usable value: " + err.Error()}
+	return collector{off: name + " has no usable value: " + err.Error(), unusable: true}
 }
 
 // variableError says which variable was wrong, where it is not the one that was being read.

@@ -21,7 +21,9 @@ var errUnopened = errors.New("the usage file is not open")
 type Lines struct {
 	path string
 
-	failing atomic.Bool // the latest line, or opening the file for it, failed
+	state   atomic.Pointer[standing] // what is known without waiting for the disk; nil: nothing yet
+	written atomic.Int64             // Unix nanoseconds of the last line
+	probing atomic.Bool
 
 	mu     sync.Mutex
 	file   *os.File
@@ -29,6 +31,24 @@ type Lines struct {
 	cause  error
 	closed bool
 	torn   bool // the last write ended within a line
+	// unopened says that the failure, if there is one, is that the file cannot be opened: it ends when it can.
+	unopened bool
+}
+
+// standing is whether lines can be written: why not, and since when that is so.
+type standing struct {
+	failure string
+	since   time.Time
+}
+
+// LinesStatus is how a file of records is.
+type LinesStatus struct {
+	Path string
+	// Failure is why records cannot be written, empty while they can. Since is when that began to be so, or not to be so.
+	Failure string
+	Since   time.Time
+	// Written is when the last line was; zero: none yet.
+	Written time.Time
 }
 
 // NewLines returns a sink that appends to the file at path. It touches nothing yet.
@@ -41,11 +61,49 @@ func (l *Lines) Probe() error {
 	return l.open(time.Now())
 }
 
+// Status tells how the file is. It waits for nothing, a hanging disk included. A file that could not be opened is tried again meanwhile, so
+// that what a person has mended shows the next time.
+func (l *Lines) Status() LinesStatus {
+	s := LinesStatus{Path: l.path}
+	if is := l.state.Load(); is != nil {
+		s.Failure, s.Since = is.failure, is.since
+	}
+	if nanos := l.written.Load(); nanos != 0 {
+		s.Written = time.Unix(0, nanos)
+	}
+	if s.Failure != "" && l.probing.CompareAndSwap(false, true) {
+		go func() {
+			defer l.probing.Store(false)
+			_ = l.Probe() // The next one to ask is told.
+		}()
+	}
+	return s
+}
+
+// Failing reports whether lines are being lost: the latest one could not be written. It waits for nothing, a hanging disk included.
+func (l *Lines) Failing() bool {
+	is := l.state.Load()
+	return is != nil && is.failure != ""
+}
+
+// turn notes whether lines can be written.
+func (l *Lines) turn(failure string, now time.Time) {
+	is := l.state.Load()
+	switch {
+	case is != nil && is.failure == failure:
+		return
+	case is != nil && (is.failure == "") == (failure == ""):
+		now = is.since // The reason differs; it fails all the same.
+	}
+	l.state.Store(&standing{failure, now})
+}
+
 // Write appends one line.
 func (l *Lines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.open(time.Now()); err != nil {
+	now := time.Now()
+	if err := l.open(now); err != nil {
 		return 0, err
 	}
 	if l.torn { // A full disk may have cut a line: what follows must not be joined to it.
@@ -59,12 +117,10 @@ func (l *Lines) Write(line []byte) (int, error) {
 		l.torn = l.torn || n > 0
 		return n, l.failed(err)
 	}
-	l.failing.Store(false)
+	l.turn("", now)
+	l.written.Store(now.UnixNano())
 	return n, nil
 }
-
-// Failing reports whether lines are being lost: the latest one could not be written. It waits for nothing, a hanging disk included.
-func (l *Lines) Failing() bool { return l.failing.Load() }
 
 // Reopen closes the file and opens what is at its path now.
 func (l *Lines) Reopen() error {
@@ -74,10 +130,12 @@ func (l *Lines) Reopen() error {
 		l.drop(nil)
 	}
 	l.tried = time.Time{}
-	if err := l.open(time.Now()); err != nil {
+	now := time.Now()
+	if err := l.open(now); err != nil {
 		return err
 	}
-	l.failing.Store(false)
+	l.unopened = false
+	l.turn("", now)
 	return nil
 }
 
@@ -106,23 +164,31 @@ func (l *Lines) open(at time.Time) error {
 	l.tried = at
 	l.cause = errUnopened
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o750); err != nil {
-		l.failing.Store(true)
-		l.cause = fmt.Errorf("make the folder of the usage file: %w", err)
-		return l.cause
+		return l.refused(fmt.Errorf("make the folder of the usage file: %w", err), at)
 	}
 	f, err := os.OpenFile(l.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 	if err != nil {
-		l.failing.Store(true)
-		l.cause = fmt.Errorf("open the usage file: %w", err)
-		return l.cause
+		return l.refused(fmt.Errorf("open the usage file: %w", err), at)
 	}
 	l.file, l.cause = f, nil
+	if l.unopened || !l.Failing() {
+		l.unopened = false
+		l.turn("", at)
+	}
 	return nil
 }
 
+// refused notes that the file cannot be opened.
+func (l *Lines) refused(err error, at time.Time) error {
+	l.cause, l.unopened = err, l.unopened || !l.Failing()
+	l.turn(err.Error(), at)
+	return err
+}
+
 func (l *Lines) failed(err error) error {
-	l.failing.Store(true)
 	err = fmt.Errorf("append to the usage file: %w", err)
+	l.turn(err.Error(), time.Now())
+	l.unopened = false // It stays so until a line could be written: the file may open, and the disk be full.
 	l.drop(err)
 	return err
 }

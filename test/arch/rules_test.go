@@ -117,7 +117,7 @@ func importsAreFew(t *tree) []string {
 var keepers = map[string][]string{
 	"internal/upstream":  {"internal/fleet", "internal/proxy", appPackage},
 	"internal/telemetry": {appPackage, "cmd/api-router"},
-	"internal/adminapi":  {"internal/admin", appPackage, "cmd/api-router"}, // its client dials: no room of the server may
+	"internal/adminapi":  {"internal/admin", "internal/admin/console", appPackage, "cmd/api-router"}, // its client dials: no room of the server may
 }
 
 func guardedImports(t *tree) []string {
