@@ -7,7 +7,7 @@ GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
 IMAGE         ?= api-router:$(VERSION)
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium podman helm
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium podman helm busybox shellcheck
 # Modules of their own: what they need, the router does not.
 MODULES       := test/etcd test/console test/compose test/kubernetes
 
@@ -17,13 +17,20 @@ VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build image test lint fmt tidy arch fuzz vuln docs bench soak tools clean
+.PHONY: help run system smoke build image test lint fmt tidy arch fuzz vuln docs bench soak tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 run: build ## Build and start the router with a simulated model on :8080 (PORT=… moves it)
 	@exec bin/api-router dev --listen 127.0.0.1:$(PORT)
+
+system: build ## Run the whole system on this machine until Ctrl-C: routers, etcd, simulated vLLMs, collector, Prometheus (SYSTEM_ONCE=1: check and end)
+	@scripts/prepare go etcd otelcol promtool redis postgres
+	@exec scripts/system
+
+smoke: ## Ask a running router what a client would: URL=http://localhost:8080 KEY=test-vllm-key [MODEL=gpt-oss-20b]
+	@exec scripts/smoke
 
 build: ## Build the static binary into bin/
 	@scripts/prepare go
