@@ -126,6 +126,35 @@ func TestMoreThanFitsIsCounted(t *testing.T) {
 	}
 }
 
+func TestWhatNeedsAPersonIsNeverLeftOut(t *testing.T) {
+	v := View{Now: time.Now()}
+	for i := range 2 * maxRows {
+		id := fmt.Sprint("calm-", i)
+		v.Backends = append(v.Backends, adminapi.Backend{ID: id, State: "available"})
+		v.Health.Components = append(v.Health.Components, adminapi.Component{Name: adminapi.ComponentBackend, ID: id, State: "resting"})
+	}
+	v.Backends = append(v.Backends, adminapi.Backend{ID: "gone", State: "unhealthy"})
+	v.Health.Components = append(v.Health.Components,
+		adminapi.Component{Name: adminapi.ComponentBackend, ID: "gone", State: "unhealthy", Action: "start it"},
+		adminapi.Component{Name: adminapi.ComponentUsageSink, ID: "usage.jsonl", State: "failing", Action: "make it writable"})
+	var live bytes.Buffer
+	if err := Live(&live, v); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"gone", "usage.jsonl"} {
+		want := map[string]int{"gone": 3, "usage.jsonl": 2}[what]
+		if n := strings.Count(live.String(), ">"+what+"<"); n != want {
+			t.Errorf("%s is there %d times, want %d", what, n, want)
+		}
+	}
+	if sink, backend := strings.Index(live.String(), "usage.jsonl"), strings.Index(live.String(), "start it"); sink > backend {
+		t.Error("a backend, of which there are many, stands before the usage")
+	}
+	if first, last := strings.Index(live.String(), "calm-0<"), strings.Index(live.String(), "calm-9<"); first > last {
+		t.Error("what is equally urgent has lost its order")
+	}
+}
+
 func TestTimesAreShort(t *testing.T) {
 	now := time.Now()
 	for ago, want := range map[time.Duration]string{
