@@ -101,11 +101,17 @@ func TestNothingOfAPageIsInline(t *testing.T) {
 }
 
 func TestWhatIsEmptySaysWhatToDo(t *testing.T) {
-	page := render(t, View{Now: time.Now()})
-	for _, want := range []string{"Nothing needs a person", "no backends yet", "api-router apply -f backend.yaml", "There are no policies loaded", "Nothing is switched off", "No request has come yet"} {
+	unread := render(t, View{Now: time.Now()})
+	page := render(t, View{Now: time.Now(), Revision: "e3b0c44298fc"})
+	for _, want := range []string{
+		"Nothing needs a person", "no backends yet", "api-router apply -f backend.yaml", "There are no policies", "Nothing is switched off", "No request has come yet",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("it does not say %q", want)
 		}
+	}
+	if strings.Contains(unread, "api-router apply") || strings.Count(unread, "have not been read yet") != 2*3 {
+		t.Error("before anything was read, it says that there is nothing")
 	}
 }
 
