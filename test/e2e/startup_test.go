@@ -34,6 +34,7 @@ var (
 	onHTTP = dependency{"OTLP over HTTP", func(at string) []string {
 		return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + at, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
 	}}
+	onBackend = dependency{"a backend", func(at string) []string { return []string{"BACKEND_ENDPOINTS=spare:http://" + at} }}
 )
 
 // pantry is what a router without its dependencies lives on: policies in a file, and a last good file of the same.
@@ -95,7 +96,7 @@ func TestAStartWaitsForNobody(t *testing.T) {
 	p := stock(t, engine(t))
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			for _, dead := range [][]dependency{{onEtcd}, {onGRPC}, {onHTTP}, {onEtcd, onGRPC}, {onEtcd, onHTTP}} {
+			for _, dead := range [][]dependency{{onEtcd}, {onGRPC}, {onHTTP}, {onBackend}, {onEtcd, onGRPC}, {onEtcd, onHTTP, onBackend}} {
 				names := make([]string, 0, len(dead))
 				for _, d := range dead {
 					names = append(names, d.name)
