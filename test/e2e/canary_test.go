@@ -331,13 +331,11 @@ func (c *cage) search(t *testing.T, all map[string]string, files ...string) {
 	for _, signal := range []string{"traces", "metrics", "logs"} {
 		must["OTLP "+signal] = model
 	}
-	for place, want := range map[string]string{
+	maps.Copy(must, map[string]string{
 		"/metrics": model, "GET /": "acme", "GET /console/live": "acme", "GET /status": "b-" + model, "GET /admin/v1/status": "b-" + model, "api-router status": "b-" + model,
 		"GET /admin/v1/log-level": "debug", "api-router log-level": "debug", "GET /v1/status/readyz": "policy", "GET /debug/pprof/": "goroutine",
 		"GET /debug/pprof/goroutine?debug=2": "goroutine", "GET /debug/pprof/goroutine": "ServeHTTP", "GET /debug/pprof/heap": "api-router", "GET /debug/pprof/trace?seconds=1": "go 1.",
-	} {
-		must[place] = want
-	}
+	})
 	for _, file := range files {
 		must["the file "+file] = model
 	}

@@ -142,6 +142,39 @@ func TestAStartWaitsForNobodyHoweverDependenciesMix(t *testing.T) {
 	}
 }
 
+// Whoever is dialed asks the router at once whether it is there. A dial that nobody waits for may slip through; a router that is slow never fails.
+func TestNothingIsDialedBeforeTheRouterListens(t *testing.T) {
+	p := stock(t, engine(t))
+	for _, dialed := range []dependency{onEtcd, onGRPC, onHTTP, onBackend} {
+		t.Run(dialed.name, func(t *testing.T) {
+			public, asked := free(t), make(chan error, 1)
+			at := acceptor(t, func(net.Conn) {
+				c, err := net.DialTimeout("tcp", public, hang)
+				if err == nil {
+					_ = c.Close()
+				}
+				select {
+				case asked <- err:
+				default: // The first connection tells.
+				}
+			})
+			settings := []string{"policy.file.path=" + p.documents, "policy.last_good=" + p.lastGood, "listen.public=" + public, "OTEL_METRIC_EXPORT_INTERVAL=100"}
+			r := launch(t, "", append(settings, dialed.use(at)...)...)
+			r.public = public
+			select {
+			case err := <-asked:
+				if err != nil {
+					t.Errorf("%s was dialed, and the router did not listen: %v", dialed.name, err)
+				}
+			case <-time.After(hang):
+				t.Error("nobody was dialed: nothing was proved")
+			}
+			r.healthy(t)
+			r.ends(t)
+		})
+	}
+}
+
 // complaints are the warnings and errors of a log that say a word.
 func (r *router) complaints(word string) []string {
 	var found []string
