@@ -95,7 +95,8 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 // end writes the record, the trace and the access log line, and counts the request. It runs exactly once a request, also when the handler panicked.
 func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
-	x.LatencyMillis = millis(time.Since(x.Start))
+	x.ended = time.Now()
+	x.LatencyMillis = millis(x.ended.Sub(x.Start))
 	g.metrics.inFlight.Dec()
 	if x.recorded {
 		g.Recorder.Close(&x.Record)
