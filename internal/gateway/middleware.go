@@ -139,15 +139,15 @@ func (g *Gateway) tell(r *http.Request, x *exchange, quiet bool) {
 	g.Logger.LogAttrs(line{x}, level, "request", attrs...)
 }
 
-// printable makes a client's text safe for a log line or a message, and short.
+// printable makes a client's text safe for a log line or a message, and short. It is a copy: lines and traces wait in queues, and must not
+// keep the whole head of the request there.
 func printable(s string) string {
-	s = s[:min(len(s), 200)]
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
 		}
 		return c
-	}, s)
+	}, strings.Clone(s[:min(len(s), 200)]))
 }
 
 func millis(d time.Duration) float64 {

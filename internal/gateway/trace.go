@@ -129,9 +129,9 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 // span is the request's own. Names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers and for generative
 // AI, and our own for what these have no word for.
 func (x *exchange) span(method, kept string) trace.Span {
-	name, known, original, route := method, method, "", x.surface
-	if !slices.Contains(methods, method) { // What a stranger invents is no name for a span.
-		name, known, original = "HTTP", "_OTHER", printable(method)
+	name, known, original, route := verb(method), verb(method), "", x.surface
+	if !slices.Contains(methods[:], method) { // What a stranger invents is no name for a span.
+		name, known, original = "HTTP", "_OTHER", name
 	}
 	if route == otherEndpoint {
 		route = ""
@@ -139,7 +139,7 @@ func (x *exchange) span(method, kept string) trace.Span {
 		name += " " + route
 	}
 	s := trace.Span{ID: x.place.Span, Parent: x.caller.Span, Remote: !x.caller.IsZero(), Name: name, Kind: trace.Server, Start: x.Start, End: x.ended}
-	s.Attributes = append(texts("http.request.method", known, "http.request.method_original", original, "http.route", route, "url.path", printable(x.Endpoint),
+	s.Attributes = append(texts("http.request.method", known, "http.request.method_original", original, "http.route", route, "url.path", x.path(),
 		"api_router.request_id", x.RequestID, "api_router.client_request_id", x.ClientRequestID, "api_router.organization", x.Organization,
 		"api_router.key_id", x.KeyID, "error.type", x.Code, "api_router.kept", kept),
 		trace.Attribute{Key: "http.response.status_code", Value: int64(x.Status)})
@@ -158,11 +158,6 @@ func (x *exchange) span(method, kept string) trace.Span {
 	}
 	s.Attributes = append(s.Attributes, x.used()...)
 	return s
-}
-
-// methods are those that the semantic conventions know.
-var methods = []string{
-	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
 }
 
 // failed reports whether the request failed on our side. A client's mistake does not count, nor does one that leaves before its answer is whole.
