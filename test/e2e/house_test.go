@@ -135,9 +135,19 @@ func startWith(t *testing.T, resolvConf, name string, env []string, args ...stri
 		name = "/bin/sh"
 		attributes.Unshareflags = syscall.CLONE_NEWNS
 	}
+	return startAs(t, attributes, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...), name, args...)
+}
+
+// startExactly starts a program with this environment and nothing else in it.
+func startExactly(t *testing.T, env []string, name string, args ...string) *process {
+	t.Helper()
+	return startAs(t, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, env, name, args...)
+}
+
+func startAs(t *testing.T, attributes *syscall.SysProcAttr, env []string, name string, args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: exec.Command(name, args...), log: &journal{}, done: make(chan struct{})}
-	p.SysProcAttr = attributes
-	p.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	p.SysProcAttr, p.Env = attributes, env
 	p.Stdout, p.Stderr = p.log, p.log
 	p.begun = time.Now()
 	if err := p.Start(); err != nil {
