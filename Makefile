@@ -6,7 +6,7 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium postgres
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
