@@ -129,3 +129,12 @@ type Entry struct {
 type By struct {
 	Actor, Role, Reason, RequestID string
 }
+
+// AuditFilter chooses entries of the audit; what is empty chooses all.
+type AuditFilter struct {
+	Organization, Kind, ID string
+	// Before gives only entries with a lower sequence: the next page.
+	Before int64
+	// Limit is at most 1,000; 0 is 100.
+	Limit int
+}

@@ -118,7 +118,7 @@ func apply(ctx context.Context, tx tx, change policy.Write) (stored policy.Store
 	case there && change.Content != nil && same(before, change.Content):
 		return describe(stored, before), false, nil
 	case !there:
-		if err := room(ctx, tx, change.Kind); err != nil {
+		if err := roomFor(ctx, tx, change.Kind); err != nil {
 			return stored, false, err
 		}
 	}
@@ -143,18 +143,10 @@ func apply(ctx context.Context, tx tx, change policy.Write) (stored policy.Store
 	return describe(stored, bytes.Clone(change.Content)), true, err
 }
 
-// room says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
+// roomFor says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
 // too, a backend can be switched off.
-func room(ctx context.Context, tx tx, kind policy.Kind) error {
-	var documents int
-	err := tx.one(ctx, "SELECT count(*) FROM document WHERE (kind = $1) = $2", policy.KindMark, kind == policy.KindMark).Scan(&documents)
-	if err != nil {
-		return err
-	}
-	if documents >= policy.MaxDocuments {
-		return refusal{fmt.Errorf("the state book holds %d documents, and no more can be created", documents)}
-	}
-	return nil
+func roomFor(ctx context.Context, tx tx, kind policy.Kind) error {
+	return room(ctx, tx, "SELECT count(*) FROM document WHERE (kind = $1) = $2", policy.MaxDocuments, "documents", policy.KindMark, kind == policy.KindMark)
 }
 
 // record writes an entry of the history and takes away what is too old.

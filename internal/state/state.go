@@ -41,7 +41,7 @@ const (
 var (
 	_ policy.Source = (*Book)(nil)
 	_ policy.Book   = (*Book)(nil)
-	_ = auth.Digest{}
+	_ auth.Ledger   = (*Book)(nil)
 )
 
 var errClosed = errors.New("the state book is closed")

@@ -76,8 +76,8 @@ type reading struct {
 // view is what one watch knows of the book.
 type view struct {
 	origin   string
-	db       database  // nil before the first look
-	revision int64     // of the book
+	db       database // nil before the first look
+	revision int64    // of the book
 	readings map[name]reading
 	names    []name // of the readings, sorted; nil when they have to be sorted anew
 }
