@@ -7,7 +7,7 @@ GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
 IMAGE         ?= api-router:$(VERSION)
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium podman helm busybox shellcheck
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium podman helm busybox shellcheck postgres
 # Modules of their own: what they need, the router does not.
 MODULES       := test/etcd test/console test/compose test/kubernetes
 

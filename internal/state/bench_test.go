@@ -15,15 +15,13 @@ func filled(b *testing.B) (book *Book, path string) {
 	book = opened(b, path)
 	writeVersion(b, book, "first", 1)
 	const documents = 10_000
-	_, err := dbOf(book).write.Exec(`WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= $1)
+	_, err := here(b, book).writer.Exec(`WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i <= $1)
 		INSERT INTO document SELECT 'Backend', 'b' || i, i, '{"url":"http://127.0.0.1:8000","max_concurrency":' || i || '}' FROM n`, documents)
 	must(b, err)
-	_, err = dbOf(book).write.Exec("UPDATE counter SET value = $1", documents+1)
+	_, err = here(b, book).writer.Exec("UPDATE counter SET value = $1", documents+1)
 	must(b, err)
 	return book, path
 }
-
-func dbOf(book *Book) *database { db, _, _ := book.current(); return db }
 
 func BenchmarkOpenANewBook(b *testing.B) {
 	for b.Loop() {
@@ -64,7 +62,7 @@ func BenchmarkLoadTenThousand(b *testing.B) {
 	book, _ := filled(b)
 	for b.Loop() {
 		v := view{}
-		_, err := v.look(waits(b), dbOf(book))
+		_, err := v.look(waits(b), here(b, book))
 		must(b, err)
 		v.snapshot()
 	}
@@ -74,13 +72,13 @@ func BenchmarkLoadTenThousand(b *testing.B) {
 func BenchmarkSeeOneChangeInTenThousand(b *testing.B) {
 	book, _ := filled(b)
 	v := view{}
-	_, err := v.look(waits(b), dbOf(book))
+	_, err := v.look(waits(b), here(b, book))
 	must(b, err)
 	for i := 0; b.Loop(); i++ {
 		b.StopTimer()
 		writeVersion(b, book, "first", i%1_000_000)
 		b.StartTimer()
-		differs, err := v.look(waits(b), dbOf(book))
+		differs, err := v.look(waits(b), here(b, book))
 		must(b, err)
 		if !differs || len(v.snapshot().Documents) != 10_001 {
 			b.Fatal("the change is not seen")

@@ -17,12 +17,12 @@ import (
 )
 
 // here gives the database below an open book.
-func here(t *testing.T, book *Book) *database {
+func here(t testing.TB, book *Book) *sqliteFile {
 	t.Helper()
 	_, err := book.Read(waits(t), policy.KindBackend, "")
 	must(t, err)
 	db, _, _ := book.current()
-	return db
+	return db.(*sqliteFile)
 }
 
 func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
@@ -30,10 +30,10 @@ func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
 	writeVersion(t, book, "other", 1)
 	writeVersion(t, book, "a", 1)
 	// The entries that a thousand and more writes would have left.
-	_, err := here(t, book).write.Exec(`WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
+	_, err := here(t, book).writer.Exec(`WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
 		INSERT INTO change SELECT i, 'update', 'Backend', 'a', '{}', '{}', 'test', '', i FROM n`)
 	must(t, err)
-	_, err = here(t, book).write.Exec("UPDATE counter SET value = 1200")
+	_, err = here(t, book).writer.Exec("UPDATE counter SET value = 1200")
 	must(t, err)
 	last := writeVersion(t, book, "a", 2)
 	entries, err := book.History(waits(t), policy.KindBackend, "a", 5000)
@@ -42,7 +42,7 @@ func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
 		t.Errorf("%d entries, the newest %+v", len(entries), entries[0])
 	}
 	var kept int
-	must(t, here(t, book).read.QueryRow("SELECT count(*) FROM change WHERE id = 'a'").Scan(&kept))
+	must(t, here(t, book).reads.QueryRow("SELECT count(*) FROM change WHERE id = 'a'").Scan(&kept))
 	others, err := book.History(waits(t), policy.KindBackend, "other", 10)
 	must(t, err)
 	if kept != maxDocumentHistory || len(others) != 1 {
@@ -59,7 +59,7 @@ func TestTheHistoryOfTheBookIsBounded(t *testing.T) {
 		t.Fatal(differs, err)
 	}
 	writeVersion(t, book, "b", 1)
-	_, err := here(t, book).write.Exec("UPDATE counter SET value = value + $1", maxHistory)
+	_, err := here(t, book).writer.Exec("UPDATE counter SET value = value + $1", maxHistory)
 	must(t, err)
 	last := writeVersion(t, book, "c", 1)
 	all, err := book.History(waits(t), "", "", 10)
@@ -74,7 +74,7 @@ func TestTheHistoryOfTheBookIsBounded(t *testing.T) {
 
 func TestABookTakesNoMoreThanCanBeRead(t *testing.T) {
 	book := opened(t, filepath.Join(t.TempDir(), "state.db"))
-	_, err := here(t, book).write.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+	_, err := here(t, book).writer.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 		INSERT INTO document SELECT 'Price', 'p' || i, i, '{}' FROM n`, policy.MaxDocuments)
 	must(t, err)
 	_, err = book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "a", Content: content("a", 1)})
@@ -106,6 +106,7 @@ func TestWritesThatMeanNothingAreRefused(t *testing.T) {
 		{policy.Write{Kind: policy.KindBackend, ID: strings.Repeat("a", 129), Content: []byte(`{}`)}, "an id"},
 		{policy.Write{Kind: policy.KindBackend, ID: "a", Content: []byte(`{`)}, "not JSON"},
 		{policy.Write{Kind: policy.KindBackend, ID: "a", Content: []byte{}}, "not JSON"},
+		{policy.Write{Kind: policy.KindBackend, ID: "a", Content: []byte("{\"a\":\"\xff\"}")}, "not UTF-8"},
 		{policy.Write{Kind: policy.KindBackend, ID: "a", Content: fmt.Appendf(nil, "%q", strings.Repeat("a", maxContent))}, "larger than 1024 KiB"},
 	} {
 		if _, err := book.Write(waits(t), test.change); err == nil || !strings.Contains(err.Error(), test.message) {
@@ -123,8 +124,8 @@ func TestAFullDiskRefusesAChangeAsAWhole(t *testing.T) {
 	writeVersion(t, book, "a", 1)
 	db := here(t, book)
 	var pages int
-	must(t, db.write.QueryRow("PRAGMA page_count").Scan(&pages))
-	must(t, db.write.QueryRow(fmt.Sprintf("PRAGMA max_page_count = %d", pages+2)).Scan(&pages)) // What ENOSPC gives as well: SQLITE_FULL.
+	must(t, db.writer.QueryRow("PRAGMA page_count").Scan(&pages))
+	must(t, db.writer.QueryRow(fmt.Sprintf("PRAGMA max_page_count = %d", pages+2)).Scan(&pages)) // What ENOSPC gives as well: SQLITE_FULL.
 	large := fmt.Appendf(nil, `{"kind":"Backend","id":"b","text":%q}`, strings.Repeat("x", 100_000))
 	_, err := book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "b", Content: large})
 	if err == nil || !strings.Contains(err.Error(), "no space left") {
@@ -136,7 +137,7 @@ func TestAFullDiskRefusesAChangeAsAWhole(t *testing.T) {
 	if all, err := book.History(waits(t), "", "", 10); err != nil || len(all) != 1 {
 		t.Errorf("%d entries, %v", len(all), err)
 	}
-	must(t, db.write.QueryRow("PRAGMA max_page_count = 1000000").Scan(&pages))
+	must(t, db.writer.QueryRow("PRAGMA max_page_count = 1000000").Scan(&pages))
 	if stored, err := book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "b", Content: large}); err != nil || stored.Revision != 2 {
 		t.Errorf("with space again: revision %d, %v", stored.Revision, err)
 	}
@@ -145,7 +146,7 @@ func TestAFullDiskRefusesAChangeAsAWhole(t *testing.T) {
 func TestABookThatCannotBeWrittenSaysWhatItNeeds(t *testing.T) {
 	book := opened(t, filepath.Join(t.TempDir(), "state.db"))
 	writeVersion(t, book, "a", 1)
-	_, err := here(t, book).write.Exec("PRAGMA query_only = 1") // The error of a file system that was made read-only.
+	_, err := here(t, book).writer.Exec("PRAGMA query_only = 1") // The error of a file system that was made read-only.
 	must(t, err)
 	_, err = book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "a", Content: content("a", 2)})
 	if err == nil || !strings.Contains(err.Error(), "needs to write the file and its directory") || errors.Is(err, policy.ErrReadOnly) {
@@ -209,8 +210,7 @@ func TestErrorsOfTheDatabaseStayInTheChain(t *testing.T) {
 	must(t, err)
 	defer db.Close()
 	_, err = db.Exec("SELECT * FROM nothing")
-	book := Book{path: "state.db"}
-	explained := book.explain(err)
+	explained := sqliteEngine{"state.db"}.explain(err)
 	if _, ok := errors.AsType[*sqlite.Error](explained); !ok || !strings.Contains(explained.Error(), "state.db") {
 		t.Errorf("%v", explained)
 	}

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/postgres"
 )
 
 // part is the variable that makes this test binary another process that uses a book: "write" it at path until it is killed, or
@@ -28,7 +29,7 @@ const part = "API_ROUTER_STATE_TEST"
 func TestMain(m *testing.M) {
 	switch os.Getenv(part) {
 	case "":
-		goleak.VerifyTestMain(m)
+		goleak.VerifyTestMain(postgres.Main{Tests: m})
 	default:
 		os.Exit(play(os.Getenv(part), os.Args[1], os.Args[2]))
 	}

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"database/sql"
 	"maps"
 	"slices"
 	"strings"
@@ -14,10 +13,11 @@ import (
 // rest is the time between two looks at a book that changes all the time.
 const rest = 20 * time.Millisecond
 
-// Watch is policy.Source's: changes made through this Book show at once, those of other processes within 0.2 s or so. It fails
+// Watch is policy.Source's: changes made through this Book show at once, those of other processes
+// within 0.2 s or so in a file, and as soon as the server tells of them, at the latest after 1 s, in PostgreSQL. It fails
 // while the book cannot be opened.
 func (b *Book) Watch(ctx context.Context, publish func(policy.Snapshot)) error {
-	v := view{origin: "state book " + b.path}
+	v := view{origin: "state book " + b.engine.place()}
 	for {
 		db, changed, failure := b.current()
 		switch {
@@ -76,65 +76,60 @@ type reading struct {
 // view is what one watch knows of the book.
 type view struct {
 	origin   string
-	db       *database // nil before the first look
-	revision int64     // of the book
+	db       database // nil before the first look
+	revision int64    // of the book
 	readings map[name]reading
 	names    []name // of the readings, sorted; nil when they have to be sorted anew
 }
 
 // look brings the view up to date and says whether anything differs.
-func (v *view) look(ctx context.Context, db *database) (differs bool, err error) {
+func (v *view) look(ctx context.Context, db database) (differs bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	tx, err := db.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true}) // One state of the book for all that follows.
+	revision, same := int64(0), db == v.db
+	err = db.read(ctx, func(tx tx) error {
+		if err := tx.one(ctx, "SELECT value FROM counter WHERE name = $1", clockDocuments).Scan(&revision); err != nil {
+			return err
+		}
+		switch {
+		case same && revision == v.revision:
+			return nil
+		case same && revision > v.revision && revision-v.revision < maxHistory:
+			differs = true
+			return v.update(ctx, tx)
+		}
+		differs = true
+		return v.load(ctx, tx)
+	})
 	if err != nil {
-		return false, err
-	}
-	defer tx.Rollback()
-	var revision int64
-	if err := tx.QueryRowContext(ctx, "SELECT value FROM counter WHERE name = 'revision'").Scan(&revision); err != nil {
-		return false, err
-	}
-	if db == v.db && revision == v.revision {
-		return false, nil
-	}
-	if db == v.db && revision > v.revision && revision-v.revision < maxHistory {
-		err = v.update(ctx, tx)
-	} else {
-		err = v.load(ctx, tx)
-	}
-	if err != nil {
-		v.db = nil // It may be half of each.
+		if differs {
+			v.db = nil // It may be half of each.
+		}
 		return false, err
 	}
 	v.db, v.revision = db, revision
-	return true, nil
+	return differs, nil
 }
 
 // load reads every document.
-func (v *view) load(ctx context.Context, tx *sql.Tx) error {
+func (v *view) load(ctx context.Context, tx tx) error {
 	v.readings, v.names = make(map[name]reading), nil
 	return v.read(ctx, tx, "SELECT kind, id, revision, content FROM document")
 }
 
 // update reads those that the history since the view's revision names. The newest entry of a document is the last to go from the history.
-func (v *view) update(ctx context.Context, tx *sql.Tx) error {
+func (v *view) update(ctx context.Context, tx tx) error {
 	return v.read(ctx, tx, `SELECT touched.kind, touched.id, document.revision, document.content
 		FROM (SELECT DISTINCT kind, id FROM change WHERE revision > $1) AS touched
 		LEFT JOIN document ON document.kind = touched.kind AND document.id = touched.id`, v.revision)
 }
 
-func (v *view) read(ctx context.Context, tx *sql.Tx, query string, args ...any) error {
-	rows, err := tx.QueryContext(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
+func (v *view) read(ctx context.Context, tx tx, query string, args ...any) error {
+	return tx.each(ctx, func(row row) error {
 		var n name
 		var revision *int64
 		var content []byte
-		if err := rows.Scan(&n.kind, &n.id, &revision, &content); err != nil {
+		if err := row.Scan(&n.kind, &n.id, &revision, &content); err != nil {
 			return err
 		}
 		known, there := v.readings[n]
@@ -142,17 +137,17 @@ func (v *view) read(ctx context.Context, tx *sql.Tx, query string, args ...any) 
 		case revision == nil:
 			delete(v.readings, n)
 			v.names = nil
-			continue
+			return nil
 		case there && known.revision == *revision:
-			continue
+			return nil
 		case !there:
 			v.names = nil
 		}
 		r := reading{revision: *revision}
 		r.document, r.problems = parse(policy.Stored{Kind: n.kind, ID: n.id, Place: place(n.kind, n.id), Revision: *revision, Content: content})
 		v.readings[n] = r
-	}
-	return rows.Err()
+		return nil
+	}, query, args...)
 }
 
 // parse reads a document as its content and its key say.

@@ -34,7 +34,6 @@ func TestURLsNameAFile(t *testing.T) {
 		{"sqlite:///a%00.db", "", "%25"},
 		{"", "", "must begin with sqlite:"},
 		{"state.db", "", "must begin with sqlite:"},
-		{"postgres://user:hunter2@host/db", "", "not available in this version"},
 	} {
 		path, err := pathOf(test.url)
 		switch {
@@ -85,7 +84,7 @@ func TestCallsWaitUntilTheBookIsOpen(t *testing.T) {
 	if _, err := book.Read(short, policy.KindBackend, ""); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a call before the book is open: %v", err)
 	}
-	if status := book.Status(); status.Open || status.Path != path {
+	if status := book.Status(); status.Open || status.Place != path {
 		t.Errorf("status %+v", status)
 	}
 	answered := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"regexp"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -21,31 +22,24 @@ var idForm = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
 
 // Read is policy.Book's.
 func (b *Book) Read(ctx context.Context, kind policy.Kind, id string) ([]policy.Stored, error) {
-	db, ctx, leave, err := b.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	query, args := "SELECT id, revision, content FROM document WHERE kind = $1 ORDER BY id", []any{kind}
 	if id != "" {
 		query, args = "SELECT id, revision, content FROM document WHERE kind = $1 AND id = $2", []any{kind, id}
 	}
-	rows, err := db.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, b.failed(ctx, err)
-	}
-	defer rows.Close()
 	var found []policy.Stored
-	for rows.Next() {
-		stored := policy.Stored{Kind: kind}
-		var content []byte
-		if err := rows.Scan(&stored.ID, &stored.Revision, &content); err != nil {
-			return nil, b.failed(ctx, err)
-		}
-		found = append(found, describe(stored, content))
-	}
-	if err := rows.Err(); err != nil {
-		return nil, b.failed(ctx, err)
+	err := b.read(ctx, func(ctx context.Context, tx tx) error {
+		return tx.each(ctx, func(row row) error {
+			stored := policy.Stored{Kind: kind}
+			var content []byte
+			if err := row.Scan(&stored.ID, &stored.Revision, &content); err != nil {
+				return err
+			}
+			found = append(found, describe(stored, content))
+			return nil
+		}, query, args...)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if id != "" && len(found) == 0 {
 		return nil, policy.ErrNotFound
@@ -76,25 +70,17 @@ func (b *Book) Write(ctx context.Context, change policy.Write) (policy.Stored, e
 	if err := check(change); err != nil {
 		return policy.Stored{}, err
 	}
-	db, ctx, leave, err := b.enter(ctx)
+	var stored policy.Stored
+	err := b.write(ctx, clockDocuments, func(ctx context.Context, tx tx) error {
+		var changed bool
+		var err error
+		if stored, changed, err = apply(ctx, tx, change); err == nil && !changed {
+			return errUnchanged
+		}
+		return err
+	})
 	if err != nil {
 		return policy.Stored{}, err
-	}
-	defer leave()
-	tx, err := db.write.BeginTx(ctx, nil)
-	if err != nil {
-		return policy.Stored{}, b.failed(ctx, err)
-	}
-	defer tx.Rollback()
-	stored, changed, err := apply(ctx, tx, change)
-	if err != nil {
-		return policy.Stored{}, b.failed(ctx, err)
-	}
-	if changed {
-		if err := tx.Commit(); err != nil {
-			return policy.Stored{}, b.failed(ctx, err)
-		}
-		b.notify()
 	}
 	return stored, nil
 }
@@ -107,6 +93,8 @@ func check(change policy.Write) error {
 		return errors.New("an id must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
 	case len(change.Content) > maxContent:
 		return fmt.Errorf("the document is larger than %d KiB", maxContent>>10)
+	case !utf8.Valid(change.Content):
+		return errors.New("the document is not UTF-8")
 	case change.Content != nil && !json.Valid(change.Content):
 		return errors.New("the document is not JSON")
 	}
@@ -114,23 +102,23 @@ func check(change policy.Write) error {
 }
 
 // apply makes one change within tx, and its entry in the history.
-func apply(ctx context.Context, tx *sql.Tx, change policy.Write) (stored policy.Stored, changed bool, err error) {
+func apply(ctx context.Context, tx tx, change policy.Write) (stored policy.Stored, changed bool, err error) {
 	stored = policy.Stored{Kind: change.Kind, ID: change.ID}
 	var before []byte
-	err = tx.QueryRowContext(ctx, "SELECT revision, content FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID).Scan(&stored.Revision, &before)
+	err = tx.one(ctx, "SELECT revision, content FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID).Scan(&stored.Revision, &before)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return stored, false, err
 	}
 	there := err == nil
 	switch {
 	case change.If != nil && *change.If != stored.Revision:
-		return stored, false, policy.ErrConflict
+		return stored, false, refusal{policy.ErrConflict}
 	case !there && change.Content == nil:
-		return stored, false, policy.ErrNotFound
+		return stored, false, refusal{policy.ErrNotFound}
 	case there && change.Content != nil && same(before, change.Content):
 		return describe(stored, before), false, nil
 	case !there:
-		if err := room(ctx, tx, change.Kind); err != nil {
+		if err := roomFor(ctx, tx, change.Kind); err != nil {
 			return stored, false, err
 		}
 	}
@@ -145,48 +133,39 @@ func apply(ctx context.Context, tx *sql.Tx, change policy.Write) (stored policy.
 		return stored, false, err
 	}
 	if change.Content == nil {
-		_, err = tx.ExecContext(ctx, "DELETE FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID)
+		err = tx.exec(ctx, "DELETE FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID)
 		return describe(stored, before), true, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO document (kind, id, revision, content) VALUES ($1, $2, $3, $4)
+	err = tx.exec(ctx, `INSERT INTO document (kind, id, revision, content) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, content = excluded.content`,
 		change.Kind, change.ID, entry.Revision, string(change.Content))
 	stored.Revision = entry.Revision
 	return describe(stored, bytes.Clone(change.Content)), true, err
 }
 
-// room says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
+// roomFor says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
 // too, a backend can be switched off.
-func room(ctx context.Context, tx *sql.Tx, kind policy.Kind) error {
-	var documents int
-	err := tx.QueryRowContext(ctx, "SELECT count(*) FROM document WHERE (kind = $1) = $2", policy.KindMark, kind == policy.KindMark).Scan(&documents)
-	if err != nil {
-		return err
-	}
-	if documents >= policy.MaxDocuments {
-		return fmt.Errorf("the state book holds %d documents, and no more can be created", documents)
-	}
-	return nil
+func roomFor(ctx context.Context, tx tx, kind policy.Kind) error {
+	return room(ctx, tx, "SELECT count(*) FROM document WHERE (kind = $1) = $2", policy.MaxDocuments, "documents", policy.KindMark, kind == policy.KindMark)
 }
 
-// record writes an entry of the history and takes away what is too old. The counter is the book's clock: a transaction that moves
-// it has to end before another can, so revisions come in the order of commits.
-func record(ctx context.Context, tx *sql.Tx, entry policy.Change) (revision int64, err error) {
-	err = tx.QueryRowContext(ctx, "UPDATE counter SET value = value + 1 WHERE name = 'revision' RETURNING value").Scan(&revision)
+// record writes an entry of the history and takes away what is too old.
+func record(ctx context.Context, tx tx, entry policy.Change) (revision int64, err error) {
+	revision, err = tick(ctx, tx, clockDocuments, 1)
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at)
+	err = tx.exec(ctx, `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		revision, entry.Action, entry.Kind, entry.ID, text(entry.Before), text(entry.After), entry.Actor, entry.Reason, time.Now().UnixNano())
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM change WHERE revision <= $1`, revision-maxHistory)
+	err = tx.exec(ctx, `DELETE FROM change WHERE revision <= $1`, revision-maxHistory)
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, `DELETE FROM change WHERE kind = $1 AND id = $2 AND revision <=
+	err = tx.exec(ctx, `DELETE FROM change WHERE kind = $1 AND id = $2 AND revision <=
 		(SELECT revision FROM change WHERE kind = $1 AND id = $2 ORDER BY revision DESC LIMIT 1 OFFSET $3)`,
 		entry.Kind, entry.ID, maxDocumentHistory)
 	return revision, err
@@ -227,11 +206,6 @@ const (
 
 // History is policy.Book's. It gives at most 1,000 entries, and so many for a limit of 0.
 func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
-	db, ctx, leave, err := b.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	if limit <= 0 {
 		limit = maxDocumentHistory
 	}
@@ -242,35 +216,37 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit i
 			query, args = historyOfOne, append(args, id)
 		}
 	}
-	rows, err := db.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, b.failed(ctx, err)
-	}
-	defer rows.Close()
 	var entries []policy.Change
-	for rows.Next() {
-		var entry policy.Change
-		var before, after []byte
-		var at int64
-		err := rows.Scan(&entry.Revision, &entry.Action, &entry.Kind, &entry.ID, &before, &after, &entry.Actor, &entry.Reason, &at)
-		if err != nil {
-			return nil, b.failed(ctx, err)
-		}
-		entry.Before, entry.After, entry.At = before, after, time.Unix(0, at).UTC()
-		entries = append(entries, entry)
+	err := b.read(ctx, func(ctx context.Context, tx tx) error {
+		return tx.each(ctx, func(row row) error {
+			var entry policy.Change
+			var before, after []byte
+			var at int64
+			err := row.Scan(&entry.Revision, &entry.Action, &entry.Kind, &entry.ID, &before, &after, &entry.Actor, &entry.Reason, &at)
+			entry.Before, entry.After, entry.At = before, after, time.Unix(0, at).UTC()
+			entries = append(entries, entry)
+			return err
+		}, query, args...)
+	})
+	if err != nil {
+		return nil, err
 	}
-	return entries, b.failed(ctx, rows.Err())
+	return entries, nil
 }
 
 // failed says why a call failed: the reason of a refusal, the end of its time, or the database.
 func (b *Book) failed(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if answer, ok := errors.AsType[refusal](err); ok {
+		return answer.error
+	}
 	switch {
-	case err == nil, errors.Is(err, policy.ErrConflict), errors.Is(err, policy.ErrNotFound):
-		return err
 	case b.life.Err() != nil:
 		return errClosed
 	case ctx.Err() != nil:
-		return fmt.Errorf("the state book %s did not answer in time: %w", b.path, ctx.Err())
+		return fmt.Errorf("the state book %s did not answer in time: %w", b.engine.place(), ctx.Err())
 	}
-	return b.explain(err)
+	return b.engine.explain(err)
 }

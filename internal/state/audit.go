@@ -1,0 +1,149 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/auth"
+)
+
+// What changes and their things are called in the audit.
+const (
+	actionCreate = "create"
+	actionUpdate = "update"
+	actionDelete = "delete"
+	actionRotate = "rotate"
+	actionImport = "import"
+
+	kindOrganization = "organization"
+	kindProject      = "project"
+	kindKey          = "key"
+)
+
+// nanos is a time as the book keeps it; 0 is none.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func moment(nanos int64) time.Time {
+	if nanos == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanos).UTC()
+}
+
+// now is the present as the book can keep it.
+func now() time.Time { return moment(time.Now().UnixNano()) }
+
+// asJSON is a thing as the audit shows it; nil where there is none.
+func asJSON[T any](thing *T) ([]byte, error) {
+	if thing == nil {
+		return nil, nil
+	}
+	return json.Marshal(thing)
+}
+
+// note is one entry that is to be written.
+func note[T any](sequence int64, by auth.By, action, kind, id, organization string, before, after *T) (entry auth.Entry, err error) {
+	entry = auth.Entry{
+		Sequence: sequence, At: now(), Actor: by.Actor, Role: by.Role, Action: action, Kind: kind, ID: id, Organization: organization,
+		Reason: by.Reason, RequestID: by.RequestID,
+	}
+	if entry.Before, err = asJSON(before); err != nil {
+		return entry, err
+	}
+	entry.After, err = asJSON(after)
+	return entry, err
+}
+
+// audit puts one entry into the audit.
+func audit[T any](ctx context.Context, tx tx, sequence int64, by auth.By, action, kind, id, organization string, before, after *T) error {
+	entry, err := note(sequence, by, action, kind, id, organization, before, after)
+	if err != nil {
+		return err
+	}
+	return insert(ctx, tx, auditColumns, entryValues(entry))
+}
+
+const auditColumns = "audit (sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id)"
+
+func entryValues(e auth.Entry) []any {
+	return []any{e.Sequence, nanos(e.At), e.Actor, e.Role, e.Action, e.Kind, e.ID, e.Organization, text(e.Before), text(e.After), e.Reason, e.RequestID}
+}
+
+// insertAtOnce is how many rows one statement inserts: a round trip to a server is dear, and so is a statement with very many parameters.
+const insertAtOnce = 100
+
+// insert puts rows of equal length into a table.
+func insert(ctx context.Context, tx tx, into string, rows ...[]any) error {
+	for len(rows) > 0 {
+		some := rows[:min(len(rows), insertAtOnce)]
+		rows = rows[len(some):]
+		statement, args := "INSERT INTO "+into+" VALUES ", make([]any, 0, len(some)*len(some[0]))
+		var places strings.Builder
+		for i, row := range some {
+			for j, value := range row {
+				places.WriteString(separator(i, j))
+				args = append(args, value)
+				places.WriteString(strconv.Itoa(len(args)))
+			}
+		}
+		if err := tx.exec(ctx, statement+places.String()+")", args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// separator stands before the j-th parameter of the i-th row.
+func separator(i, j int) string {
+	switch {
+	case j > 0:
+		return ", $"
+	case i > 0:
+		return "), ($"
+	}
+	return "($"
+}
+
+// Audit gives entries, the newest first.
+func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error) {
+	query := "SELECT sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id FROM audit"
+	args, word := []any{}, " WHERE "
+	where := func(condition string, value any) {
+		args = append(args, value)
+		query += word + condition + "$" + strconv.Itoa(len(args))
+		word = " AND "
+	}
+	for _, equal := range []struct{ column, value string }{{"organization", filter.Organization}, {"kind", filter.Kind}, {"id", filter.ID}} {
+		if equal.value != "" {
+			where(equal.column+" = ", equal.value)
+		}
+	}
+	if filter.Before > 0 {
+		where("sequence < ", filter.Before)
+	}
+	args = append(args, page(filter.Limit))
+	query += " ORDER BY sequence DESC LIMIT $" + strconv.Itoa(len(args))
+	var entries []auth.Entry
+	err := b.read(ctx, func(ctx context.Context, tx tx) error {
+		return tx.each(ctx, func(row row) error {
+			var e auth.Entry
+			var at int64
+			err := row.Scan(&e.Sequence, &at, &e.Actor, &e.Role, &e.Action, &e.Kind, &e.ID, &e.Organization, &e.Before, &e.After, &e.Reason, &e.RequestID)
+			e.At = moment(at)
+			entries = append(entries, e)
+			return err
+		}, query, args...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entries, nil
+}

@@ -1,0 +1,139 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/auth"
+)
+
+// ChangeKey lets change work on a key as it stands, and keeps what comes of it under this action, update or revoke. Whatever change returns as an
+// error is returned, and nothing is changed. It can set the project, the name, the scopes, the sealed secret, the end, and the time of
+// revocation, which stays as it is once it is set; the rest is put back. It may be called more than once.
+func (b *Book) ChangeKey(ctx context.Context, organization, id string, change func(*auth.Key) error, action string, by auth.By) (auth.Key, error) {
+	if err := checkBy(by); err != nil {
+		return auth.Key{}, err
+	}
+	var after auth.Key
+	err := b.write(ctx, clockIdentity, func(ctx context.Context, tx tx) error {
+		before, err := key(ctx, tx, organization, id)
+		if err != nil {
+			return err
+		}
+		if after, err = key(ctx, tx, organization, id); err != nil { // One of its own: change may work on what a copy would share.
+			return err
+		}
+		if err := change(&after); err != nil {
+			return refusal{err}
+		}
+		fixed := before
+		fixed.Project, fixed.Name, fixed.Scopes, fixed.Sealed = after.Project, after.Name, after.Scopes, after.Sealed
+		fixed.ExpiresAt, fixed.RevokedAt = moment(nanos(after.ExpiresAt)), moment(nanos(after.RevokedAt))
+		normal(&fixed.Scopes)
+		after = fixed
+		switch {
+		case !before.RevokedAt.IsZero() && !after.RevokedAt.Equal(before.RevokedAt):
+			return refusal{fmt.Errorf("a key that was revoked stays so: %w", auth.ErrConflict)}
+		case reflect.DeepEqual(before, after):
+			return errUnchanged
+		case before.Project != after.Project:
+			if err := inProject(ctx, tx, &after); err != nil {
+				return err
+			}
+		}
+		if err := checkKey(&after); err != nil {
+			return refusal{err}
+		}
+		return update(ctx, tx, &before, &after, action, by)
+	})
+	if err != nil {
+		return auth.Key{}, err
+	}
+	return after, nil
+}
+
+// update keeps a key that was changed within tx.
+func update(ctx context.Context, tx tx, before, after *auth.Key, action string, by auth.By) (err error) {
+	if after.Revision, err = tick(ctx, tx, clockIdentity, 1); err != nil {
+		return err
+	}
+	values, err := keyValues(after)
+	if err != nil {
+		return err
+	}
+	err = tx.exec(ctx, `UPDATE api_key SET organization = $2, project = $3, name = $4, scopes = $5, digest = $6, pepper = $7, sealed = $8, expires_at = $9,
+		revoked_at = $10, rotated_to = $11, created_at = $12, created_by = $13, revision = $14 WHERE id = $1`, values...)
+	if err != nil {
+		return err
+	}
+	return audit(ctx, tx, after.Revision, by, action, kindKey, after.ID, after.Organization, before, after)
+}
+
+// Rotate keeps next, a new key of the organization, as the one that takes the place of another, which ends at graceUntil unless it ends earlier, and
+// returns next. It fails as CreateKey does, and with auth.ErrConflict where the other was revoked, has expired, or was rotated before.
+func (b *Book) Rotate(ctx context.Context, organization, id string, next auth.Key, graceUntil time.Time, by auth.By) (auth.Key, error) {
+	if graceUntil.IsZero() || graceUntil.After(latest) {
+		return auth.Key{}, errors.New("the grace needs an end, before the year 2200")
+	}
+	next.Organization = organization
+	err := b.write(ctx, clockIdentity, func(ctx context.Context, tx tx) error {
+		before, err := key(ctx, tx, organization, id)
+		if err != nil {
+			return err
+		}
+		switch {
+		case !before.RevokedAt.IsZero():
+			return refusal{fmt.Errorf("the key is revoked: %w", auth.ErrConflict)}
+		case !before.ExpiresAt.IsZero() && !before.ExpiresAt.After(time.Now()):
+			return refusal{fmt.Errorf("the key has expired: %w", auth.ErrConflict)}
+		case before.RotatedTo != "":
+			return refusal{fmt.Errorf("the key was rotated before, to %s: %w", before.RotatedTo, auth.ErrConflict)}
+		}
+		if err := create(ctx, tx, &next, by); err != nil {
+			return err
+		}
+		after := before
+		after.RotatedTo = next.ID
+		if after.ExpiresAt.IsZero() || graceUntil.Before(after.ExpiresAt) {
+			after.ExpiresAt = moment(nanos(graceUntil))
+		}
+		return update(ctx, tx, &before, &after, actionRotate, by)
+	})
+	if err != nil {
+		return auth.Key{}, err
+	}
+	return next, nil
+}
+
+// DeleteKey takes away a key that nobody can use: one that is revoked or expired. The audit keeps what it was. It fails with auth.ErrNotFound, and
+// with auth.ErrConflict where the key is in force.
+func (b *Book) DeleteKey(ctx context.Context, organization, id string, by auth.By) error {
+	if err := checkBy(by); err != nil {
+		return err
+	}
+	return b.write(ctx, clockIdentity, func(ctx context.Context, tx tx) error {
+		before, err := key(ctx, tx, organization, id)
+		if err != nil {
+			return err
+		}
+		if before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
+			return refusal{fmt.Errorf("the key is in force, revoke it first: %w", auth.ErrConflict)}
+		}
+		revision, err := tick(ctx, tx, clockIdentity, 1)
+		if err != nil {
+			return err
+		}
+		if _, err := tick(ctx, tx, countKeys, -1); err != nil {
+			return err
+		}
+		for _, statement := range []string{"DELETE FROM api_key WHERE id = $1", "DELETE FROM api_key_use WHERE id = $1"} {
+			if err := tx.exec(ctx, statement, id); err != nil {
+				return err
+			}
+		}
+		return audit(ctx, tx, revision, by, actionDelete, kindKey, id, organization, &before, nil)
+	})
+}

@@ -1,0 +1,127 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/pressly/goose/v3"
+)
+
+// versions is the table in which goose counts the migrations that were made.
+const versions = "schema_version"
+
+//go:embed migrations
+var migrations embed.FS
+
+// schema is how the tables of one database are made and counted.
+type schema struct {
+	dialect goose.Dialect
+	folder  string
+	// tables counts the tables that are there, and among them the one named versions.
+	tables string
+	// ready is called before anything is written. Nil: there is nothing to do.
+	ready   func(ctx context.Context, db *sql.DB) error
+	options []goose.ProviderOption
+}
+
+// Step is one migration that was made.
+type Step struct {
+	Version int64
+	Name    string
+	Took    time.Duration
+}
+
+// Migrate brings the tables of a book up to date and returns what it did, which is nothing where they are. Several may do so at once.
+// It tries once.
+func Migrate(ctx context.Context, options Options) (place string, steps []Step, err error) {
+	e, err := engineOf(options)
+	if err != nil {
+		return "", nil, err
+	}
+	db, err := e.open(ctx, false, func(ctx context.Context, db *sql.DB, s schema) error {
+		var err error
+		steps, err = migrate(ctx, db, s, e.place(), options.Logger, false)
+		return err
+	})
+	if err != nil {
+		return e.place(), steps, err
+	}
+	return e.place(), steps, db.close()
+}
+
+// migrate brings the tables up to date. A database that is not a book, or one of a newer version, it leaves as it is.
+func migrate(ctx context.Context, db *sql.DB, s schema, place string, logger *slog.Logger, manual bool) ([]Step, error) {
+	scripts, err := fs.Sub(migrations, s.folder)
+	if err != nil {
+		return nil, err
+	}
+	provider, err := goose.NewProvider(s.dialect, db, scripts,
+		append(s.options, goose.WithTableName(versions), goose.WithDisableGlobalRegistry(true), goose.WithSlog(logger))...)
+	if err != nil {
+		return nil, err
+	}
+	sources := provider.ListSources()
+	known := sources[len(sources)-1].Version
+	found, err := s.version(ctx, db)
+	switch {
+	case err != nil:
+		return nil, err
+	case found == foreign:
+		return nil, final{fmt.Errorf("%s is a database of another program: name another one in state.url", place)}
+	case found > known:
+		return nil, final{fmt.Errorf("the state book %s was written by a newer version of this program (its tables have version %d, this one knows %d): "+
+			"run that version or a later one; nothing was changed", place, found, known)}
+	case found < known && manual:
+		return nil, final{fmt.Errorf("the tables of the state book %s have version %d, this program needs %d, and state.migrate is manual: "+
+			"run api-router migrate", place, found, known)}
+	}
+	if s.ready != nil {
+		if err := s.ready(ctx, db); err != nil {
+			return nil, err
+		}
+	}
+	if found == known {
+		return nil, nil
+	}
+	done, err := provider.Up(ctx)
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		done = partial.Applied
+	}
+	steps := make([]Step, 0, len(done))
+	for _, step := range done {
+		steps = append(steps, Step{Version: step.Source.Version, Name: step.Source.Path, Took: step.Duration})
+		logger.Info("the state book was brought up to date", "place", place, "version", step.Source.Version, "took", step.Duration)
+	}
+	if err != nil {
+		// Another process may have done the same at the same time: then the tables are there.
+		if now, again := s.version(ctx, db); again == nil && now == known {
+			return steps, nil
+		}
+	}
+	return steps, err
+}
+
+const foreign = -1
+
+// version is that of the tables: 0 where there are none yet, foreign where there are others.
+func (s schema) version(ctx context.Context, db *sql.DB) (int64, error) {
+	var tables, ours int64
+	err := db.QueryRowContext(ctx, s.tables, versions).Scan(&tables, &ours)
+	switch {
+	case err != nil:
+		return 0, err
+	case tables == 0:
+		return 0, nil
+	case ours == 0:
+		return foreign, nil
+	}
+	var version int64
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(version_id), 0) FROM "+versions).Scan(&version)
+	return version, err
+}

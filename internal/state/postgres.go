@@ -1,0 +1,296 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+const (
+	// lookInterval is how often the book is asked whether it has changed, should a notification be lost: a pooler between may not pass them on.
+	lookInterval = time.Second
+	// silence is how long the server may take to answer that. Then it counts as lost.
+	silence = 4 * time.Second
+	// connecting bounds one attempt to connect to one host, where the URL does not.
+	connecting = 5 * time.Second
+	// leastConns is what one process needs at least: pool_max_conns in the URL may ask for more.
+	leastConns = 3
+	// channel is what a book's trigger notifies.
+	channel = "api_router_state"
+)
+
+// greeting is what a new connection is told. A writer whose machine died in the middle of a transaction holds up the others no longer than this.
+const greeting = "SET idle_in_transaction_session_timeout = '15s'"
+
+// postgresEngine is a book in a PostgreSQL database, which replicas share.
+type postgresEngine struct {
+	config   *pgxpool.Config
+	where    string
+	password policy.SecretRef
+}
+
+func newPostgres(o Options) (*postgresEngine, error) {
+	config, place, err := poolOf(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	e := &postgresEngine{config: config, where: place, password: o.Password}
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connecting
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "api-router"
+	}
+	config.MaxConns = max(config.MaxConns, leastConns)
+	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return e.authenticate(c) }
+	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { _, err := c.Exec(ctx, greeting); return err }
+	return e, nil
+}
+
+// authenticate puts the password in. It is read anew for each connection, so that a new one counts without a restart.
+func (e *postgresEngine) authenticate(c *pgx.ConnConfig) error {
+	if e.password.IsZero() {
+		return nil
+	}
+	password, err := e.password.Resolve()
+	if err != nil {
+		return final{fmt.Errorf("state.password: %w", err)}
+	}
+	c.Password = password
+	return nil
+}
+
+func (e *postgresEngine) place() string { return e.where }
+
+// postgresPool is one opening of the database: connections for transactions, and one that listens. When that one is lost, all are given up:
+// behind the same name there may now be a server that lacks the newest changes.
+type postgresPool struct {
+	engine *postgresEngine
+	lines  *lines
+	pool   *pgxpool.Pool
+	ears   *pgx.Conn
+}
+
+func (e *postgresEngine) open(ctx context.Context, _ bool, migrate migration) (_ database, err error) {
+	config := e.config.Copy()
+	db := &postgresPool{engine: e, lines: &lines{open: map[*line]bool{}}}
+	config.ConnConfig.DialFunc = db.lines.dial
+	defer func() {
+		if err != nil {
+			_ = db.close() // What failed is told already.
+		}
+	}()
+	if db.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		return nil, e.explain(err)
+	}
+	if err := db.migrate(ctx, migrate); err != nil {
+		return nil, e.explain(err)
+	}
+	own := config.ConnConfig.Copy()
+	if err := e.authenticate(own); err != nil {
+		return nil, err
+	}
+	if db.ears, err = pgx.ConnectConfig(ctx, own); err != nil {
+		return nil, e.explain(err)
+	}
+	if _, err := db.ears.Exec(ctx, "LISTEN "+channel); err != nil {
+		return nil, e.explain(err)
+	}
+	return db, nil
+}
+
+// migrate lets one process at a time at the tables. A lock of the session guards them, which is why a pooler that shares sessions
+// between transactions must not stand between for this.
+func (d *postgresPool) migrate(ctx context.Context, migrate migration) error {
+	if err := d.pool.Ping(ctx); err != nil { // What is wrong with a connection is told best by the connection itself.
+		return err
+	}
+	const everySecond, tries = 1, 60
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(everySecond, tries))
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(d.pool)
+	defer db.Close()
+	return migrate(ctx, db, schema{
+		dialect: goose.DialectPostgres,
+		folder:  "migrations/postgres",
+		tables: `SELECT count(*), count(CASE WHEN table_name = $1 THEN 1 END) FROM information_schema.tables
+			WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'`,
+		options: []goose.ProviderOption{goose.WithSessionLocker(locker)},
+	})
+}
+
+// close ends every connection at once. pgx would say goodbye on each, and wait for a server that may not be there.
+func (d *postgresPool) close() error {
+	d.lines.cut()
+	if d.ears != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = d.ears.Close(ctx) // It is cut already.
+	}
+	if d.pool != nil {
+		d.pool.Close()
+	}
+	return nil
+}
+
+func (d *postgresPool) read(ctx context.Context, ask func(tx) error) error {
+	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly} // One state of the book for all that is asked.
+	return pgx.BeginTxFunc(ctx, d.pool, options, func(t pgx.Tx) error { return ask(postgresTx{t}) })
+}
+
+func (d *postgresPool) write(ctx context.Context, change func(tx) error) error {
+	return pgx.BeginTxFunc(ctx, d.pool, pgx.TxOptions{}, func(t pgx.Tx) error { return change(postgresTx{t}) })
+}
+
+type postgresTx struct{ pgx.Tx }
+
+func (t postgresTx) exec(ctx context.Context, statement string, args ...any) error {
+	_, err := t.Exec(ctx, statement, args...)
+	return err
+}
+
+func (t postgresTx) one(ctx context.Context, query string, args ...any) row {
+	return t.QueryRow(ctx, query, args...)
+}
+
+func (t postgresTx) each(ctx context.Context, take func(row) error, query string, args ...any) error {
+	rows, err := t.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := take(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (d *postgresPool) lookAfter(ctx context.Context, changed func()) error {
+	for last := int64(-1); ; {
+		now, err := d.clocks(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return d.engine.explain(err)
+		case now != last:
+			last = now
+			changed()
+		}
+		if err := d.listen(ctx); err != nil {
+			return d.engine.explain(err)
+		}
+	}
+}
+
+// clocks is the sum of the counters, which only grow.
+func (d *postgresPool) clocks(ctx context.Context) (sum int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	err = d.ears.QueryRow(ctx, "SELECT CAST(sum(value) AS BIGINT) FROM counter WHERE name IN ($1, $2)", clockDocuments, clockIdentity).Scan(&sum)
+	return sum, err
+}
+
+// listen returns at a notification, at the latest after lookInterval.
+func (d *postgresPool) listen(ctx context.Context) error {
+	waiting, cancel := context.WithTimeout(ctx, lookInterval)
+	defer cancel()
+	_, err := d.ears.WaitForNotification(waiting)
+	if waiting.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// lines are the sockets of one opening, so that all of them can be ended at once.
+type lines struct {
+	mu   sync.Mutex
+	open map[*line]bool // nil once they are cut
+}
+
+type line struct {
+	net.Conn
+	of *lines
+}
+
+func (l *lines) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == nil {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	made := &line{conn, l}
+	l.open[made] = true
+	return made, nil
+}
+
+func (l *line) Close() error {
+	l.of.mu.Lock()
+	delete(l.of.open, l)
+	l.of.mu.Unlock()
+	return l.Conn.Close()
+}
+
+func (l *lines) cut() {
+	l.mu.Lock()
+	open := l.open
+	l.open = nil
+	l.mu.Unlock()
+	for one := range open {
+		_ = one.Conn.Close() // It is given up.
+	}
+}
+
+// explain says what an error of the database means and what to do about it.
+func (e *postgresEngine) explain(err error) error {
+	if isFinal(err) || err == nil {
+		return err
+	}
+	told, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("the state book %s does not answer: start the database, or correct state.url: %w", e.where, err)
+		}
+		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, err)
+	}
+	wrap := func(what string) error { return fmt.Errorf("the state book %s: %s: %w", e.where, what, err) }
+	switch told.Code {
+	case "28P01", "28000":
+		return final{wrap("the user or the password is refused: correct the user in state.url, state.password, or the server's pg_hba.conf")}
+	case "3D000":
+		return final{wrap("there is no such database: create it, or correct state.url")}
+	case "3F000":
+		return final{wrap("the schema that search_path names is not there: create it, or correct search_path in state.url")}
+	case "42501":
+		return final{wrap("the user lacks a right: the user needs to own the database or the schema, and its tables")}
+	case "25006":
+		return wrap("the server takes no changes: name every host in state.url and add target_session_attrs=read-write, so that the primary is found")
+	case "53100":
+		return wrap("the server has no space left, and the change was not made")
+	case "53300":
+		return wrap("the server has no connection left: raise its max_connections, or lower pool_max_conns in state.url")
+	case "57P01", "57P02", "57P03":
+		return wrap("the server is starting or stopping")
+	}
+	return fmt.Errorf("the state book %s: %w", e.where, err)
+}

@@ -1,0 +1,85 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// CheckURL says what is wrong with a URL of a book, without repeating it: it may hold a password. It looks nothing up and dials nothing.
+func CheckURL(text string) error {
+	_, err := engineOf(Options{URL: text})
+	return err
+}
+
+// engineOf reads a URL.
+func engineOf(o Options) (engine, error) {
+	if isPostgres(o.URL) {
+		return newPostgres(o)
+	}
+	path, err := pathOf(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	return sqliteEngine{path}, nil
+}
+
+func isPostgres(text string) bool {
+	return strings.HasPrefix(text, "postgres:") || strings.HasPrefix(text, "postgresql:")
+}
+
+// pathOf reads the URL of a SQLite file.
+func pathOf(text string) (string, error) {
+	rest, ok := strings.CutPrefix(text, "sqlite:")
+	switch {
+	case !ok:
+		return "", errors.New("must begin with sqlite: or postgres:, as in sqlite:///var/lib/api-router/state.db or postgres://router@db.internal/router")
+	case strings.HasPrefix(rest, "//") && !strings.HasPrefix(rest, "///"):
+		return "", errors.New("needs three slashes before an absolute path, as in sqlite:///var/lib/api-router/state.db, and none before a relative one")
+	case strings.ContainsAny(rest, "?#"):
+		return "", errors.New("must not have a query or a fragment")
+	case rest == ":memory:":
+		return "", errors.New("must name a file: a book that is gone with the process keeps nothing")
+	}
+	path, err := url.PathUnescape(strings.TrimPrefix(rest, "//"))
+	if err != nil || strings.ContainsRune(path, 0) {
+		return "", errors.New("has a % that is no escape: write %25 for the sign itself")
+	}
+	if path == "" || strings.HasSuffix(path, "/") {
+		return "", errors.New("must name a file, as in sqlite:///var/lib/api-router/state.db")
+	}
+	return filepath.Abs(path)
+}
+
+var errPassword = errors.New("must not hold a password, which would show wherever the URL does: " +
+	"name the environment variable or the file that has it in state.password")
+
+// poolOf reads the URL of a PostgreSQL database. What it leaves out comes from the standard variables (PGHOST, PGPASSWORD and so on).
+// place is the URL without its parameters.
+func poolOf(text string) (config *pgxpool.Config, place string, err error) {
+	_, rest, found := strings.Cut(text, "://")
+	if !found {
+		return nil, "", errors.New("is not of the form postgres://user@host/database")
+	}
+	place, parameters, _ := strings.Cut(rest, "?")
+	authority, _, _ := strings.Cut(place, "/")
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 && strings.ContainsRune(authority[:at], ':') {
+		return nil, "", errPassword
+	}
+	query, err := url.ParseQuery(parameters)
+	if err != nil || strings.ContainsRune(rest, '#') {
+		return nil, "", errors.New("has parameters that cannot be read: write them as ?name=value&name=value, with % escapes")
+	}
+	if query.Has("password") || query.Has("sslpassword") {
+		return nil, "", errPassword
+	}
+	config, err = pgxpool.ParseConfig(text)
+	if err != nil {
+		return nil, "", fmt.Errorf("cannot be used: %w", err)
+	}
+	return config, "postgres://" + place, nil
+}
