@@ -61,7 +61,7 @@ type verdict struct {
 	principal Principal
 	refusal   error // nil: it was accepted
 	until     time.Time
-	spared    time.Time // until then, nobody is asked although until is over
+	spared    time.Time // after a question without an answer: when the next may be asked
 }
 
 // question is one that is being asked.
@@ -75,7 +75,9 @@ type question struct {
 func (c *cache) Validate(ctx context.Context, credential string) (Principal, error) {
 	digest, now := Fingerprint(credential), time.Now()
 	c.mu.Lock()
-	if p, err, ok := c.look(digest, now); ok {
+	known, again := c.look(digest, now)
+	if known != nil && !again {
+		p, err := known.principal, known.refusal
 		c.mu.Unlock()
 		return p, err
 	}
@@ -83,7 +85,12 @@ func (c *cache) Validate(ctx context.Context, credential string) (Principal, err
 	if !ok {
 		q = &question{done: make(chan struct{})}
 		c.asking[digest] = q
-		go c.ask(context.WithoutCancel(ctx), q, digest, credential)
+		go c.ask(q, digest, credential) //nolint:contextcheck // It belongs to all who wait, and not to who came first.
+	}
+	if known != nil {
+		p := known.principal
+		c.mu.Unlock()
+		return p, nil
 	}
 	c.mu.Unlock()
 	select {
@@ -102,18 +109,22 @@ func left(ctx context.Context) error {
 	return unavailable("whose key this is could not be found out in time; retry in a moment").WithCause(context.Cause(ctx))
 }
 
-// look finds what needs no question.
-func (c *cache) look(digest Digest, now time.Time) (Principal, error, bool) { //nolint:revive,staticcheck // The error is what was found.
+// look finds what needs no question, or can go on while one is asked again; nil otherwise. After a question that found no answer, a stale
+// credential waits for no other.
+func (c *cache) look(digest Digest, now time.Time) (known *verdict, again bool) {
 	element, ok := c.known[digest]
 	if !ok {
-		return Principal{}, nil, false
+		return nil, false
 	}
-	known := element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
-	if !now.Before(known.until) && (!now.Before(known.spared) || !c.stale(known, now)) {
-		return Principal{}, nil, false
+	known = element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
+	if !now.Before(known.until) {
+		if known.spared.IsZero() || !c.stale(known, now) {
+			return nil, false
+		}
+		again = !now.Before(known.spared)
 	}
 	c.recent.MoveToFront(element)
-	return known.principal, known.refusal, true
+	return known, again
 }
 
 // stale reports whether an accepted credential may go on without an answer.
@@ -121,11 +132,13 @@ func (c *cache) stale(known *verdict, now time.Time) bool {
 	return known.refusal == nil && now.Before(known.until.Add(c.StaleIfError)) && !known.principal.ended(now)
 }
 
-func (p *Principal) ended(now time.Time) bool { return !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt) }
+func (p *Principal) ended(now time.Time) bool {
+	return !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt)
+}
 
 // ask asks the validator and tells those who wait. A panic of the validator is an answer that is none.
-func (c *cache) ask(ctx context.Context, q *question, digest Digest, credential string) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+func (c *cache) ask(q *question, digest Digest, credential string) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
 	p, err := Principal{}, errPanicked
 	defer func() {

@@ -71,7 +71,9 @@ func newPepper(text string) (*pepper, error) {
 	secret := []byte(text)
 	p := &pepper{}
 	p.hashers.New = func() any { return &hasher{Hash: hmac.New(sha256.New, secret), in: make([]byte, 0, 64)} }
-	derive := func(what string) ([]byte, error) { return hkdf.Key(sha256.New, secret, nil, "api-router "+what, sha256.Size) }
+	derive := func(what string) ([]byte, error) {
+		return hkdf.Key(sha256.New, secret, nil, "api-router "+what, sha256.Size)
+	}
 	sealing, err := derive("sealed signing secrets, version 1")
 	if err != nil {
 		return nil, err
