@@ -117,8 +117,8 @@ func (a *Admin) setLogLevel(c *call) (reply, error) {
 		return reply{}, err
 	}
 	hold := time.Duration(ask.For)
-	if hold < 0 || hold > longestLevel {
-		return reply{}, fault.Newf(fault.InvalidRequest, "for must be above 0 and at most %s; leave it out to change the level for good", longestLevel).WithParam("for")
+	if hold > longestLevel {
+		return reply{}, fault.Newf(fault.InvalidRequest, "for must be at most %s; leave it out to change the level for good", longestLevel).WithParam("for")
 	}
 	set, err := a.Level.Set(strings.ToLower(ask.Level), hold, c.actor.name)
 	if err != nil {

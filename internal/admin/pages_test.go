@@ -126,7 +126,7 @@ func TestTheLogLevelIsReadStrictly(t *testing.T) {
 	for body, want := range map[string]int{
 		`{"level":"debug","for":"10m"}`: 200, `{"level":"WARN"}`: 200, `{"level":"error"}`: 200,
 		`{"level":"loud"}`: 400, `{}`: 400, `{"level":"debug","for":"-1s"}`: 400, `{"level":"debug","for":"169h"}`: 400, `{"level":"debug","for":"soon"}`: 400,
-		`{"level":"debug","until":"x"}`: 400,
+		`{"level":"debug","until":"x"}`: 400, `{"level":"debug","for":"0s"}`: 400,
 	} {
 		if got := h.send(adminapi.RoleOperator, http.MethodPut, adminapi.Prefix+"/log-level", body); got.StatusCode != want {
 			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)

@@ -174,7 +174,7 @@ type dependencies []struct {
 }
 
 var dependencyUp = prometheus.NewDesc("api_router_dependency_up",
-	"1 while a part that this process depends on works: the policy source can be read, the usage sink takes records, telemetry is taken.",
+	"1 while a part that this process depends on works: the policy source can be read, the usage sink takes records, the collector answers.",
 	[]string{"dependency"}, nil)
 
 // add names a dependency and how to ask whether it works, which must not wait. It is called before Run alone.

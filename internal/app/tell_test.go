@@ -84,6 +84,47 @@ func TestAnEndpointWhereNobodyListensStopsNothing(t *testing.T) {
 	}
 }
 
+// A signal that has nothing to send, and one that the collector has no pipeline for, are no reason to call anybody.
+func TestACollectorIsDownWhenItDoesNotAnswerAndNotBefore(t *testing.T) {
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) == "logs" {
+			http.NotFound(w, r)
+		}
+	}))
+	defer collector.Close()
+	for name, tc := range map[string]struct {
+		endpoint                      string
+		traces, metrics, logs, public string
+	}{
+		"it answers":   {collector.URL, "1", "1", "1", `"refused"`},
+		"it is absent": {"http://" + closed(t), "1", "0", "0", `"failing"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener := closed(t)
+			base, _, end := served(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": tc.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRIC_EXPORT_INTERVAL": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50",
+				"API_ROUTER_LISTEN_METRICS": listener,
+			})
+			defer end()
+			for signal, want := range map[string]string{"traces": tc.traces, "metrics": tc.metrics, "logs": tc.logs} {
+				eventually(t, signal+" at "+want, func() bool {
+					response, err := client(t).Get("http://" + listener + "/metrics")
+					if err != nil {
+						return false // Its listener opens in the background.
+					}
+					defer func() { _ = response.Body.Close() }()
+					page, _ := io.ReadAll(response.Body)
+					return strings.Contains(string(page), "\n"+`api_router_dependency_up{dependency="otlp_`+signal+`"} `+want+"\n")
+				})
+			}
+			eventually(t, "the public status", func() bool {
+				_, body := get(t, client(t), base+"/v1/status/readyz")
+				return strings.Contains(body, `"otlp_traces","state":"idle"`) && strings.Contains(body, tc.public)
+			})
+		})
+	}
+}
+
 func closedPort(t *testing.T, address string) bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -30,6 +30,8 @@ type Signal struct {
 	Protocol string // GRPC or HTTP; "" when off
 	State    State
 	Since    time.Time // of State
+	// Unusable says that it is off by mistake: what the environment asks for cannot be done.
+	Unusable bool
 	// LastError is why it is off, or what went wrong last; "" when nothing did.
 	LastError string
 	// Exported and Dropped count traces, data points and log lines.
@@ -93,7 +95,7 @@ func (s *signal) status() Signal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return Signal{
-		Name: s.name, Endpoint: s.to.display(), Protocol: s.to.protocol, State: s.state, Since: s.since, LastError: s.lastError,
+		Name: s.name, Endpoint: s.to.display(), Protocol: s.to.protocol, State: s.state, Since: s.since, Unusable: s.to.unusable, LastError: s.lastError,
 		Exported: s.exported.Load(), Dropped: s.dropped(), Queue: int(s.queued.Load()),
 	}
 }
