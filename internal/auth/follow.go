@@ -50,13 +50,21 @@ func (k *Keys) Run(ctx context.Context) error {
 // follow follows the ledger once.
 func (k *Keys) follow(ctx context.Context, whole *bool) error {
 	t := k.table.Load()
-	t.generation++
+	begun := false
+	begin := func() { // Attempts that come to nothing begin no generation: their number goes round.
+		if !begun {
+			t.generation++
+			begun = true
+		}
+	}
 	seen := map[string]bool{} // ids whose trouble was logged
 	k.unusable.Store(0)
 	return k.Ledger.Follow(ctx, func(c Change) {
+		begin()
 		k.take(t, &c, seen)
 		k.changes.Add(1)
 	}, func() {
+		begin()
 		if gone := t.sweep(); gone > 0 {
 			k.changes.Add(1)
 			k.Logger.Info("keys that are not in the ledger any more were forgotten", "keys", gone)

@@ -118,7 +118,9 @@ func (k *Keys) judge(t *table, e *entry, id string, now time.Time) (Principal, e
 	if !k.current.Load() && now.After(time.UnixMilli(k.heard.Load()).Add(k.TTL+k.StaleIfError)) {
 		return Principal{}, unavailable("the place of the keys was out of reach for too long to trust what is known; retry later")
 	}
-	t.use(e.id, millis)
+	if millis/1000-int64(e.used) >= useEvery {
+		t.use(e.id, millis)
+	}
 	p := Principal{Organization: organization.id, KeyID: id, Source: SourceState, Project: e.grant.project, Scopes: e.grant.scopes}
 	if e.expires != 0 {
 		p.ExpiresAt = time.UnixMilli(e.expires)

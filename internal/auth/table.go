@@ -41,10 +41,10 @@ type entry struct {
 	grant      *grant
 	expires    int64 // Unix milliseconds; 0: never
 	id         keyID
-	generation uint32 // of the last time that the ledger gave it
-	revoked    bool
+	used       uint32 // Unix seconds: when its use was last noted
+	generation uint16 // of the last time that the ledger gave it
 	pepper     uint8
-	sealed     bool
+	revoked    bool
 }
 
 // shard is a part of the keys.
@@ -68,7 +68,7 @@ type table struct {
 	imported atomic.Int64
 
 	// What only the writer touches.
-	generation uint32
+	generation uint16
 	owners     map[string]*owner
 	grants     map[string]*grant
 }
@@ -117,14 +117,18 @@ func (t *table) secret(id keyID) []byte {
 	return s.sealed[id]
 }
 
-// use notes that a key was used.
+// useEvery is how exactly the use of a key is noted, in seconds: a busy key must not take its lock with each request.
+const useEvery = 10
+
+// use notes that a key was used at that time, in Unix milliseconds.
 func (t *table) use(id keyID, at int64) {
 	s := t.shard(id)
 	s.mu.Lock()
 	if s.used == nil {
 		s.used = map[keyID]int64{}
 	}
-	if _, ok := s.index[id]; ok { // There are never more of them than there are keys.
+	if i, ok := s.index[id]; ok { // There are never more of them than there are keys.
+		s.entries[i].used = uint32(at / 1000)
 		s.used[id] = max(at, s.used[id])
 	}
 	s.mu.Unlock()
@@ -196,13 +200,14 @@ func (t *table) release(g *grant) {
 
 // put takes a key as it stands now.
 func (t *table) put(e entry, sealed []byte) {
-	e.generation, e.sealed = t.generation, sealed != nil
+	e.generation = t.generation
 	s := t.shard(e.id)
 	s.mu.Lock()
 	at, known := s.index[e.id]
 	var before entry
 	if known {
 		before = s.entries[at]
+		e.used = before.used
 		s.entries[at] = e
 	} else {
 		s.index[e.id] = uint32(len(s.entries))
