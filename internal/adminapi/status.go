@@ -21,6 +21,7 @@ const (
 	ComponentBackend         = "backend"
 	ComponentMarks           = "marks"
 	ComponentUsageSink       = "usage_sink"
+	ComponentIdentity        = "identity"
 	ComponentBodyMemory      = "body_memory"
 	ComponentAdminToken      = "admin_token"
 	ComponentMetricsListener = "metrics_listener"

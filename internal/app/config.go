@@ -5,8 +5,10 @@ package app
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -36,11 +38,8 @@ type Config struct {
 		Etcd     Etcd
 		LastGood string
 	}
-	State    struct{ URL string }
-	Identity struct {
-		DevelopmentKeys bool
-		AdminTokens     []AdminToken
-	}
+	State     struct{ URL string }
+	Identity  Identity
 	Usage     struct{ Sinks []Sink }
 	Telemetry struct{ Traces Traces }
 	Server    struct {
@@ -53,6 +52,8 @@ type Config struct {
 		DrainTimeout  time.Duration
 		DrainGrace    time.Duration
 		ExposeBackend bool
+		// TrustedProxies are the networks of those before this router whose X-Forwarded-For counts.
+		TrustedProxies []netip.Prefix
 	}
 
 	// Backends come from BACKEND_ENDPOINTS of the earlier service; there is no setting of ours, because backends are documents.
@@ -135,7 +136,9 @@ const (
 )
 
 // settings is the table.
-var settings = []setting{
+var settings = slices.Concat(generalSettings, identitySettings)
+
+var generalSettings = []setting{
 	{
 		pathEnvironment, "environment", "What this process is for. production refuses to start with settings that are only safe in development.",
 		func(c *Config) value { return choice(&c.Environment, Production, Staging, Development) },
@@ -286,6 +289,7 @@ func Default() Config {
 	c.Policy.LastGood = defaultLastGood
 	c.Policy.Etcd.Prefix = "/api-router/"
 	c.State.URL = "sqlite:///var/lib/api-router/state.db"
+	c.Identity.Cache = IdentityCache{TTL: time.Minute, NegativeTTL: 5 * time.Second, StaleIfError: 24 * time.Hour, File: defaultKeysFile}
 	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}
 	c.Server.BodyMemory = 512 << 20
 	c.Server.MaxBody = 64 << 20
@@ -389,10 +393,7 @@ func (c *Config) validate(origin map[string]string) Problems {
 		}
 		problems = append(problems, Problem{Where: where, Text: path + ": " + fmt.Sprintf(format, args...)})
 	}
-	if c.Environment == Production && c.Identity.DevelopmentKeys {
-		add(pathDevelopmentKeys, "development keys are open to everybody and production refuses to start with them; "+
-			"set identity.development_keys: false, or environment: development if this is not production")
-	}
+	c.validateIdentity(add)
 	if _, port, err := net.SplitHostPort(c.Listen.Public); err != nil || port == "" {
 		add(pathListenPublic, "%q is not of the form host:port or :port", c.Listen.Public)
 	}

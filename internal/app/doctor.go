@@ -94,6 +94,16 @@ func (d *doctor) admins(ctx context.Context, c Config) {
 }
 
 func (d *doctor) keys(c Config) {
+	if len(c.Identity.Peppers) > 0 {
+		if peppers, err := c.peppers(); err != nil {
+			d.say(verdictFail, "keys", err.Error())
+		} else {
+			d.say(verdictOK, "keys", fmt.Sprintf("%s can be read; new keys are digested under version %d", peppers, peppers.Live()))
+		}
+		if !c.Identity.DevelopmentKeys {
+			return
+		}
+	}
 	switch {
 	case !c.Identity.DevelopmentKeys:
 		d.say(verdictWarn, "keys", "no source of API keys is configured: every request will be refused with 401")

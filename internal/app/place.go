@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
@@ -21,6 +22,8 @@ import (
 type place struct {
 	source policy.Source
 	book   policy.Book
+	// ledger is where keys are; nil where there are none.
+	ledger auth.Ledger
 	// writable says that the book takes changes.
 	writable bool
 	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
@@ -47,7 +50,8 @@ func openState(url string, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{source: book, book: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+	ledger, _ := any(book).(auth.Ledger)
+	return &place{source: book, book: book, ledger: ledger, writable: true, close: book.Close, health: func(c *adminapi.Component) {
 		c.State = "opening"
 		switch s := book.Status(); {
 		case s.Open:

@@ -49,6 +49,8 @@ type Options struct {
 	Telemetry *telemetry.Telemetry
 	// Source replaces the place that the configuration names; there is no book beside it.
 	Source policy.Source
+	// Ledger replaces the book of keys in the place of the documents.
+	Ledger auth.Ledger
 	// OpenAdmin opens the admin listener without a token, for this machine alone, and on a free port where the configured one is
 	// taken. For dev alone.
 	OpenAdmin bool
@@ -76,6 +78,7 @@ type rooms struct {
 	recorder  *usage.Recorder
 	fleet     *fleet.Fleet
 	place     *place
+	keys      *auth.Keys // of the state book; nil: they are not asked for
 	store     *policy.Store
 	gateway   *gateway.Gateway
 	roster    *roster
@@ -163,19 +166,16 @@ func (a *App) wire(opts Options) error {
 		return s.Loaded && s.Failure == ""
 	})
 
-	var keys []auth.Validator
-	if c.Identity.DevelopmentKeys {
-		a.log.Warn("development keys are on: anybody who reaches the listener can use it", "keys", "test-*, dev-*")
-		keys = append(keys, auth.Development{Hint: opts.Hints})
+	keys, err := a.identity(cmp.Or(opts.Ledger, a.place.ledger), registry, opts.Hints)
+	if err != nil {
+		return err
 	}
-	if len(keys) == 0 {
-		a.log.Warn("no source of API keys is configured: every request will be refused; identity.development_keys accepts test-* and dev-* outside production")
-	}
-
 	decider := &plan.Decider{Fleet: a.fleet}
 	a.gateway = gateway.New(gateway.Options{
 		Logger:   a.log,
-		Keys:     auth.Chain(keys...),
+		Keys:     keys,
+		Verifier: a.verifier(),
+		Trusted:  c.Server.TrustedProxies,
 		Table:    a.store.Table,
 		Decider:  decider,
 		Limiter:  limit.Unlimited{},

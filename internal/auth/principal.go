@@ -1,7 +1,10 @@
 // Package auth turns the credential on a request into a Principal: who asks, and with which key.
 package auth
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Principal is the caller of a request, as a validator recognized it.
 type Principal struct {
@@ -11,6 +14,12 @@ type Principal struct {
 	KeyID string
 	// Source names the validator that accepted the key.
 	Source string
+	// Project is the project of the organization that the key belongs to; "" for none.
+	Project string
+	// Scopes are what it may do; nil: everything. They are shared and never changed.
+	Scopes *Scopes
+	// ExpiresAt is when the credential ends by itself: no cache may serve it longer. Zero: never, as far as is known.
+	ExpiresAt time.Time
 }
 
 // contextKey is the one key under which a Principal travels. Its type is not exported, so no other package can

@@ -4,7 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"net/http"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/ai-aas/api-router/internal/fault"
 )
@@ -17,28 +22,95 @@ type Validator interface {
 	Validate(ctx context.Context, credential string) (Principal, error)
 }
 
+// Named is a validator with the name that identity.order has for it. Its principals name it as their Source, too.
+type Named struct {
+	Name string
+	Validator
+}
+
+// The results of a decision, as the metric names them.
+const (
+	resultAccepted = iota
+	resultUnknown
+	resultRefused
+	resultUnavailable
+	results
+)
+
+var resultNames = [results]string{"accepted", "unknown", "refused", "unavailable"}
+
 // Chain asks the validators in order. The first that accepts wins; one that does not know the credential passes it on;
 // any other error ends the search, so that a refusal is never overruled by a later validator. The answer of an empty
 // chain is always invalid_api_key.
 func Chain(order ...Validator) Validator {
-	return chain(order)
+	c := make(chain, 0, len(order))
+	for _, v := range order {
+		c = append(c, link{Validator: v})
+	}
+	return c
 }
 
-type chain []Validator
+// Order is Chain with names, whose decisions are counted by the name of who made them.
+func Order(metrics prometheus.Registerer, order ...Named) Validator {
+	decisions := promauto.With(metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "api_router_auth_decisions_total",
+		Help: "Credentials that a validator was asked about: accepted; unknown to it; refused (expired, revoked, switched off); unavailable (it cannot tell now).",
+	}, []string{"validator", "result"})
+	c := make(chain, 0, len(order))
+	for _, v := range order {
+		l := link{Validator: v.Validator}
+		for i, name := range resultNames {
+			l.decisions[i] = decisions.WithLabelValues(v.Name, name)
+		}
+		c = append(c, l)
+	}
+	return c
+}
+
+type chain []link
+
+// link is one validator of a chain with its counters, which are nil where nobody counts.
+type link struct {
+	Validator
+
+	decisions [results]prometheus.Counter
+}
+
+func (l *link) count(result int) {
+	if counter := l.decisions[result]; counter != nil {
+		counter.Inc()
+	}
+}
 
 func (c chain) Validate(ctx context.Context, credential string) (Principal, error) {
-	var unknown error
-	for _, v := range c {
-		p, err := v.Validate(ctx, credential)
+	var unknown, open error
+	for i := range c {
+		l := &c[i]
+		p, err := l.Validate(ctx, credential)
 		if err == nil {
+			l.count(resultAccepted)
 			return p, nil
 		}
-		if fault.CodeOf(err) != fault.InvalidAPIKey {
+		code := fault.CodeOf(err)
+		if code == fault.InvalidAPIKey {
+			l.count(resultUnknown)
+			unknown = err // The last one's message is the one to show: validators that hint stand at the end.
+			continue
+		}
+		if status := code.Status(); status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+			l.count(resultUnavailable)
+		} else {
+			l.count(resultRefused)
+		}
+		if _, ok := errors.AsType[undecided](err); !ok {
 			return Principal{}, err
 		}
-		unknown = err // The last one's message is the one to show: validators that hint stand at the end.
+		open = err
 	}
-	if unknown == nil {
+	switch {
+	case open != nil:
+		return Principal{}, open
+	case unknown == nil:
 		unknown = fault.New(fault.InvalidAPIKey, "this router accepts no API keys: no source of keys is configured; ask its operator")
 	}
 	return Principal{}, unknown

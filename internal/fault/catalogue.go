@@ -16,6 +16,11 @@ const (
 	AmbiguousRequest     Code = "ambiguous_request"
 	MissingAPIKey        Code = "missing_api_key"
 	InvalidAPIKey        Code = "invalid_api_key"
+	ExpiredAPIKey        Code = "expired_api_key"
+	RevokedAPIKey        Code = "revoked_api_key"
+	InvalidSignature     Code = "invalid_signature"
+	OrganizationDisabled Code = "organization_disabled"
+	IPNotAllowed         Code = "ip_not_allowed"
 	PermissionDenied     Code = "permission_denied"
 	ModelNotFound        Code = "model_not_found"
 	NotFound             Code = "not_found"
@@ -37,6 +42,7 @@ const (
 	NoBackendAvailable         Code = "no_backend_available"
 	BackendOverloaded          Code = "backend_overloaded"
 	ModelDisabled              Code = "model_disabled"
+	IdentityUnavailable        Code = "identity_unavailable"
 	StoreUnavailable           Code = "store_unavailable"
 	Draining                   Code = "draining"
 	BackendTimeout             Code = "backend_timeout"
@@ -71,6 +77,11 @@ var catalogue = index([]Entry{
 	{AmbiguousRequest, http.StatusBadRequest, typeRequest, false, "The request says two different things in one place"},
 	{MissingAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The request carries no API key"},
 	{InvalidAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The API key is not known here"},
+	{ExpiredAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The API key has reached the end of its time"},
+	{RevokedAPIKey, http.StatusUnauthorized, typeAuthentication, false, "The API key was taken back"},
+	{InvalidSignature, http.StatusUnauthorized, typeAuthentication, false, "The signature of the request is missing, wrong, too old, or used before"},
+	{OrganizationDisabled, http.StatusForbidden, typePermission, false, "An operator has switched the key's organization off"},
+	{IPNotAllowed, http.StatusForbidden, typePermission, false, "The key may not be used from this address"},
 	{PermissionDenied, http.StatusForbidden, typePermission, false, "The credential is known, but may not do this"},
 	{ModelNotFound, http.StatusNotFound, typeRequest, false, "No routing policy serves this model for this key"},
 	{NotFound, http.StatusNotFound, typeRequest, false, "Nothing is served at this path"},
@@ -89,6 +100,7 @@ var catalogue = index([]Entry{
 	{NoBackendAvailable, http.StatusServiceUnavailable, typeServer, true, "No backend of this model can take a request now"},
 	{BackendOverloaded, http.StatusServiceUnavailable, typeServer, true, "Every backend of this model says that it is full"},
 	{ModelDisabled, http.StatusServiceUnavailable, typeServer, false, "An operator has switched this model off"},
+	{IdentityUnavailable, http.StatusServiceUnavailable, typeServer, true, "Whose the API key is cannot be told now"},
 	{StoreUnavailable, http.StatusServiceUnavailable, typeServer, true, "The store of the documents cannot be reached"},
 	{Draining, http.StatusServiceUnavailable, typeServer, true, "This router is shutting down"},
 	{BackendTimeout, http.StatusGatewayTimeout, typeServer, true, "A backend did not answer in time"},

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/proxy"
 	"github.com/ai-aas/api-router/internal/trace"
@@ -35,6 +36,9 @@ type exchange struct {
 	outgoing proxy.Request
 
 	err error
+	// signature is what a signed request says of itself, and signer whose key it is; nil without a signature.
+	signature *auth.Signature
+	signer    *auth.Principal
 	// place is the request's own span in its trace, and caller the span that it was called from; zero: the trace begins here.
 	place, caller trace.Context
 	milestones

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,11 @@ type Limiter interface {
 	Reserve(ctx context.Context, ask limit.Ask) (limit.Reservation, error)
 }
 
+// Verifier checks the signature of a request whose body is whole.
+type Verifier interface {
+	Verify(p *auth.Principal, s *auth.Signature, method, path string, body []byte) error
+}
+
 // Component is a part of the process as /v1/status shows it. It carries no address and no secret: the page needs no key.
 type Component struct {
 	Name  string `json:"name"`
@@ -37,8 +43,12 @@ type Component struct {
 
 // Options are the rooms that the gateway leads a request through, and what it needs to know of the process.
 type Options struct {
-	Logger   *slog.Logger
-	Keys     auth.Validator
+	Logger *slog.Logger
+	Keys   auth.Validator
+	// Verifier checks signatures; nil: no request may be signed.
+	Verifier Verifier
+	// Trusted are the networks of the proxies before this router, whose X-Forwarded-For counts.
+	Trusted  []netip.Prefix
 	Table    func() *policy.Table // nil until a table is loaded
 	Decider  *plan.Decider
 	Limiter  Limiter
@@ -77,12 +87,13 @@ type Gateway struct {
 	routes  map[string]route
 	bodies  bodyBudget
 	access  pace
+	guesses *auth.Guesses
 	metrics *metrics
 }
 
 // New returns a Gateway. It starts nothing.
 func New(opts Options) *Gateway {
-	g := &Gateway{Options: opts}
+	g := &Gateway{Options: opts, guesses: auth.NewGuesses()}
 	g.bodies.limit = opts.BodyMemory
 	g.access.limit = int64(opts.AccessLines)
 	g.metrics = newMetrics(opts.Metrics, func() float64 { return float64(g.bodies.used.Load()) })

@@ -32,12 +32,15 @@ func (g *Gateway) models(w http.ResponseWriter, r *http.Request, x *exchange) er
 	if err != nil {
 		return err
 	}
+	if err := g.verify(r, x, nil); err != nil {
+		return err
+	}
 	table, err := g.current()
 	if err != nil {
 		return err
 	}
 	list := modelList{Object: "list", Data: []modelObject{}}
-	for _, name := range usable(table, principal) {
+	for _, name := range allUsable(table, &principal) {
 		list.Data = append(list.Data, describe(name, table))
 	}
 	return writeJSON(w, http.StatusOK, list)
@@ -49,25 +52,30 @@ func (g *Gateway) model(w http.ResponseWriter, r *http.Request, x *exchange) err
 	if err != nil {
 		return err
 	}
+	if err := g.verify(r, x, nil); err != nil {
+		return err
+	}
 	table, err := g.current()
 	if err != nil {
 		return err
 	}
 	name, _ := modelName(rawPath(r))
-	route, ok := table.Lookup(principal.Organization, name, principal.KeyID)
-	if !ok || !plan.Serves(route, principal.Organization, principal.KeyID) {
+	if !usable(table, &principal, name) {
 		return g.hint(fault.Newf(fault.ModelNotFound, "no routing policy configured for model %q", printable(name)).WithParam("model"), table, principal)
 	}
 	x.Model = name
 	return writeJSON(w, http.StatusOK, describe(name, table))
 }
 
-// usable are the models that a request of this principal can name: their policies have a backend for it.
-func usable(table *policy.Table, principal auth.Principal) []string {
-	return slices.DeleteFunc(table.Models(principal.Organization, principal.KeyID), func(name string) bool {
-		route, ok := table.Lookup(principal.Organization, name, principal.KeyID)
-		return !ok || !plan.Serves(route, principal.Organization, principal.KeyID)
-	})
+// usable reports whether a request of this principal can name the model: its key may, and its policy has a backend for it.
+func usable(table *policy.Table, principal *auth.Principal, name string) bool {
+	route, ok := table.Lookup(principal.Organization, name, principal.KeyID)
+	return ok && principal.Scopes.Model(name, route.Model) && plan.Serves(route, principal.Organization, principal.KeyID)
+}
+
+// allUsable are the models that a request of this principal can name.
+func allUsable(table *policy.Table, principal *auth.Principal) []string {
+	return slices.DeleteFunc(table.Models(principal.Organization, principal.KeyID), func(name string) bool { return !usable(table, principal, name) })
 }
 
 func describe(name string, table *policy.Table) modelObject {
@@ -82,7 +90,7 @@ func (g *Gateway) hint(err error, table *policy.Table, principal auth.Principal)
 	if !g.Hints || fault.CodeOf(err) != fault.ModelNotFound {
 		return err
 	}
-	names := usable(table, principal)
+	names := allUsable(table, &principal)
 	e := *fault.From(err)
 	switch {
 	case len(names) == 0:

@@ -1,12 +1,9 @@
 package gateway
 
 import (
-	"context"
-	"log/slog"
 	"net/http"
 	"time"
 
-	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/limit"
 	"github.com/ai-aas/api-router/internal/plan"
@@ -37,6 +34,9 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		if body.err != nil {
 			return body.err
 		}
+		if err := g.verify(r, x, body.B); err != nil { // What was signed is known only now.
+			return err
+		}
 		scanned, err := wire.Scan(body.B, kind)
 		if err != nil {
 			return err
@@ -51,7 +51,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		x.deciding = time.Now()
 		decided, err := g.Decider.Decide(table, plan.Ask{
 			Organization: principal.Organization, KeyID: principal.KeyID,
-			Model: scanned.Model, Session: r.Header.Get("X-Session-Id"), At: x.received(),
+			Model: scanned.Model, Session: r.Header.Get("X-Session-Id"), At: x.received(), Scopes: principal.Scopes,
 		})
 		x.decided = time.Now()
 		if err != nil {
@@ -62,6 +62,7 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		if err := scanned.Clamp(clamps(decided.Route)); err != nil { // From here on, scanned is what the policy leaves of it.
 			return err
 		}
+		scanned.Default(principal.Held().MaxTokens)
 
 		// 4 limit: may it be spent?
 		reservation, err := g.Limiter.Reserve(ctx, limit.Ask{
@@ -87,24 +88,6 @@ func (g *Gateway) infer(kind wire.Kind) handler {
 		x.conclude(&out)
 		return out.Err
 	}
-}
-
-// authenticate finds the principal and puts it into the context, for the log lines of the rooms below.
-func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, auth.Principal, error) {
-	credential, err := auth.Credential(r.Header)
-	if err != nil {
-		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
-	}
-	principal, err := g.Keys.Validate(x, credential)
-	if err != nil {
-		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
-	}
-	x.Organization, x.KeyID = principal.Organization, principal.KeyID
-	ctx := auth.NewContext(x, principal)
-	if g.Logger.Enabled(ctx, slog.LevelDebug) {
-		g.Logger.LogAttrs(ctx, slog.LevelDebug, "the key was accepted", slog.String("validator", principal.Source))
-	}
-	return ctx, principal, nil
 }
 
 // current is the policy table of this moment.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -30,7 +31,9 @@ type Ask struct {
 	Organization string
 	KeyID        string
 	Model        string // as the client wrote it: a model or an alias
-	Session      string // keeps requests together under the session strategy; may be ""
+	// Scopes are what the key may do; nil: everything. Fallback models are held to them, too.
+	Scopes  *auth.Scopes
+	Session string // keeps requests together under the session strategy; may be ""
 	// At is when it is asked: marks that have ended by then do not hold. Zero: now.
 	At time.Time
 }
@@ -91,7 +94,7 @@ func (d *Decider) find(table *policy.Table, ask Ask) (*Plan, error) {
 		ask.At = time.Now()
 	}
 	route, ok := table.Lookup(ask.Organization, ask.Model, ask.KeyID)
-	if !ok || !Serves(route, ask.Organization, ask.KeyID) {
+	if !ok || !ask.Scopes.Model(ask.Model, route.Model) || !Serves(route, ask.Organization, ask.KeyID) {
 		return nil, fault.Newf(fault.ModelNotFound, "no routing policy configured for model %q", ask.Model).WithParam("model")
 	}
 	return &Plan{

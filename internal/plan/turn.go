@@ -54,7 +54,8 @@ func (p *Plan) model(n int) (*policy.Route, *policy.Mark) {
 	if n > 0 {
 		var ok bool
 		route, ok = p.table.Lookup(p.ask.Organization, p.Route.FallbackModels[n-1], p.ask.KeyID)
-		if !ok || route.Model == p.Model || !Serves(route, p.ask.Organization, p.ask.KeyID) {
+		if !ok || route.Model == p.Model || !p.ask.Scopes.Model(p.Route.FallbackModels[n-1], route.Model) ||
+			!Serves(route, p.ask.Organization, p.ask.KeyID) {
 			return nil, nil
 		}
 	}

@@ -25,6 +25,8 @@ func appendAsk(b []byte, rec *Record) []byte {
 	b = appendText(b, "endpoint", rec.Endpoint)
 	b = appendSomeText(b, "organization", rec.Organization)
 	b = appendSomeText(b, "key_id", rec.KeyID)
+	b = appendSomeText(b, "project", rec.Project)
+	b = appendTags(b, rec.Tags)
 	b = appendSomeText(b, "model", rec.Model)
 	b = appendSomeText(b, "policy", rec.Policy)
 	b = appendSomeText(b, "policy_revision", rec.PolicyRevision)
@@ -54,6 +56,15 @@ func appendOutcome(b []byte, rec *Record) []byte {
 	}
 	b = appendMillis(b, "latency_ms", rec.LatencyMillis)
 	return appendMillis(b, "router_ms", rec.RouterMillis)
+}
+
+// appendTags writes the tags in the order of their names.
+func appendTags(b []byte, tags map[string]string) []byte {
+	if len(tags) == 0 {
+		return b
+	}
+	content, _ := json.Marshal(tags) //nolint:errchkjson // A map of strings cannot fail.
+	return append(append(b, `,"tags":`...), content...)
 }
 
 func appendName(b []byte, name string) []byte {

@@ -18,7 +18,8 @@ func TestRecordsAreEncodedAsTheirTagsSay(t *testing.T) {
 			return Record{
 				RequestID: text.Draw(t, "id"), ClientRequestID: text.Draw(t, "client"), TraceID: text.Draw(t, "trace"), Endpoint: text.Draw(t, "endpoint"),
 				Start:        time.UnixMicro(rapid.Int64Range(0, 1<<50).Draw(t, "start")).UTC(),
-				Organization: text.Draw(t, "organization"), KeyID: text.Draw(t, "key"), Model: text.Draw(t, "model"),
+				Organization: text.Draw(t, "organization"), KeyID: text.Draw(t, "key"), Project: text.Draw(t, "project"),
+				Tags: rapid.MapOfN(rapid.String(), rapid.String(), 0, 4).Draw(t, "tags"), Model: text.Draw(t, "model"),
 				BackendModel: text.Draw(t, "backend model"), Backend: text.Draw(t, "backend"), Policy: text.Draw(t, "policy"),
 				PolicyRevision: text.Draw(t, "revision"), Decision: text.Draw(t, "decision"), Warning: text.Draw(t, "warning"), Attempts: rapid.IntRange(0, 9).Draw(t, "attempts"),
 				Stream: rapid.Bool().Draw(t, "stream"), PromptTokens: count.Draw(t, "prompt"), CachedTokens: count.Draw(t, "cached"),

@@ -24,6 +24,9 @@ type Record struct {
 
 	Organization string `json:"organization,omitempty"`
 	KeyID        string `json:"key_id,omitempty"`
+	Project      string `json:"project,omitempty"`
+	// Tags are the key's, as its operator gave them. They are shared and never changed.
+	Tags map[string]string `json:"tags,omitempty"`
 
 	Model          string `json:"model,omitempty"`         // as the client named it
 	BackendModel   string `json:"backend_model,omitempty"` // as the backend was asked for it

@@ -71,6 +71,27 @@ func (r *Request) Clamp(c Clamps, refused Refused) error {
 	return nil
 }
 
+// Default bounds the answer of a request that names no bound to n tokens, unless Clamp has set a lower one; 0 changes nothing. A number
+// below one names none, but for a completion's nought. It is called after Clamp.
+func (r *Request) Default(n int64) {
+	if n <= 0 || r.kind == Embedding {
+		return
+	}
+	bound := int32(min(n, math.MaxInt32))
+	stated := false
+	for _, id := range [...]name{nameMaxTokens, nameMaxCompletionTokens, nameNPredict} {
+		f := r.figure(id)
+		if f.stated && f.value < 1 && (r.kind != Completion || f.value < 0) {
+			f.value, f.changed = bound, true
+		}
+		stated = stated || f.stated
+	}
+	if !stated && (r.bound == 0 || bound < r.bound) {
+		r.bound = bound
+	}
+	r.tally()
+}
+
 // lower brings a stated number that is above most down to it, and one that is below least as well: that means no bound. A most of 0 changes nothing.
 func (r *Request) lower(id name, most, least int) {
 	if f := r.figure(id); most > 0 && f.stated && (int(f.value) > most || int(f.value) < least) {

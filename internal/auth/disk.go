@@ -1,0 +1,369 @@
+package auth
+
+import (
+	"bufio"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// The file has a head of fixed length and a body of records. The head is written anew in its place when the ledger has stood behind what is in
+// the body once more; the body is only ever written with a new file. Both are kept from being changed by HMAC-SHA256, under a key derived from
+// the live pepper: who can write the file cannot add a key to it. No number in it is larger than a file that belongs to us may have.
+const (
+	fileMagic = "arkeys01"
+	macLength = sha256.Size
+	// A head is the magic, the pepper's version, the time in Unix milliseconds, the body's length, its MAC and the MAC of all that.
+	headFields = 8 + 8 + 8 + 8 + macLength
+	headLength = headFields + macLength
+	// maxFilePart bounds one length within the body, in bytes.
+	maxFilePart = 1 << 20
+)
+
+// The records of the body. Grants are numbered as they come.
+const (
+	recordGrant = 'g' // its length and JSON
+	recordKey   = 'k' // digest, id, expires, grant, pepper, flags; then a sealed secret, where flagged
+)
+
+const (
+	flagRevoked = 1 << iota
+	flagSealed
+)
+
+// keyRecord is how long the fixed part of a key's record is.
+const keyRecord = macLength + idLength + 8 + 4 + 1 + 1
+
+// fileGrant is a grant as it stands in the file.
+type fileGrant struct {
+	Organization string  `json:"organization"`
+	State        int32   `json:"state"`
+	Project      string  `json:"project,omitempty"`
+	Scopes       *Scopes `json:"scopes"`
+}
+
+type head struct {
+	pepper, confirmed, length int64
+	mac                       [macLength]byte
+}
+
+func (h *head) bytes(key []byte) []byte {
+	b := append(make([]byte, 0, headLength), fileMagic...)
+	b = binary.BigEndian.AppendUint64(b, uint64(h.pepper))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.confirmed))
+	b = binary.BigEndian.AppendUint64(b, uint64(h.length))
+	b = append(b, h.mac[:]...)
+	m := hmac.New(sha256.New, key)
+	_, _ = m.Write(b)
+	return m.Sum(b)
+}
+
+// head reads a head and checks that it was written by somebody who has our peppers.
+func (k *Keys) head(from io.Reader) (h head, key []byte, err error) {
+	var b [headLength]byte
+	if _, err := io.ReadFull(from, b[:]); err != nil || string(b[:8]) != fileMagic {
+		return h, nil, errors.New("it is not a snapshot of keys, or of another version")
+	}
+	h.pepper, h.confirmed = int64(binary.BigEndian.Uint64(b[8:])), int64(binary.BigEndian.Uint64(b[16:]))
+	h.length, h.mac = int64(binary.BigEndian.Uint64(b[24:])), [macLength]byte(b[32:])
+	pepper := k.Peppers.version(int(h.pepper))
+	if pepper == nil {
+		return h, nil, errPepper
+	}
+	if !hmac.Equal(h.bytes(pepper.file), b[:]) {
+		return h, nil, errors.New("its head was changed, or was written under other peppers")
+	}
+	return h, pepper.file, nil
+}
+
+// save writes the table to its file, if it is whole and differs from what was saved; otherwise it notes there that it still holds. It gives
+// back what is saved now.
+func (k *Keys) save(saved int64) int64 {
+	live := k.Peppers.version(k.Peppers.Live())
+	if k.File == "" || live == nil || k.heard.Load() == 0 || !k.known.Load() {
+		return saved
+	}
+	changes := k.changes.Load()
+	if changes == saved {
+		if k.current.Load() {
+			k.confirm()
+		}
+		return saved
+	}
+	if !k.current.Load() {
+		return saved // In the middle of a report, or away: what is in the table may be of two times.
+	}
+	if err := k.write(live.file); err != nil {
+		k.Logger.Warn("the snapshot of the keys could not be written", "path", k.File, "error", err)
+		return saved
+	}
+	return changes
+}
+
+// confirm writes the present time into the head of the file.
+func (k *Keys) confirm() {
+	err := func() error {
+		file, err := os.OpenFile(k.File, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = file.Close() }()
+		h, key, err := k.head(file)
+		if err != nil {
+			return err
+		}
+		h.confirmed = time.Now().UnixMilli()
+		_, err = file.WriteAt(h.bytes(key), 0)
+		return err
+	}()
+	if err != nil {
+		k.Logger.Warn("the snapshot of the keys could not be confirmed", "path", k.File, "error", err)
+		k.changes.Add(1) // It is written whole the next time.
+	}
+}
+
+// write writes the file aside and puts it in its place.
+func (k *Keys) write(key []byte) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(k.File), filepath.Base(k.File)+".*") // Its mode is 0600.
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+			_ = os.Remove(file.Name())
+		}
+	}()
+	h := head{pepper: int64(k.Peppers.Live()), confirmed: time.Now().UnixMilli()}
+	if _, err = file.Write(make([]byte, headLength)); err != nil {
+		return err
+	}
+	body := &counter{to: file, mac: hmac.New(sha256.New, key)}
+	buffered := bufio.NewWriterSize(body, 256<<10)
+	if err = k.table.Load().dump(buffered); err != nil {
+		return err
+	}
+	if err = buffered.Flush(); err != nil {
+		return err
+	}
+	h.length = body.n
+	body.mac.Sum(h.mac[:0])
+	if _, err = file.WriteAt(h.bytes(key), 0); err != nil {
+		return err
+	}
+	if err = file.Sync(); err != nil {
+		return err
+	}
+	if err = file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), k.File)
+}
+
+// counter passes on what is written, and counts and authenticates it.
+type counter struct {
+	to  io.Writer
+	mac hash.Hash
+	n   int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.to.Write(b)
+	_, _ = c.mac.Write(b[:n])
+	c.n += int64(n)
+	return n, err
+}
+
+// dump writes every key, shard by shard: changes go on meanwhile.
+func (t *table) dump(w *bufio.Writer) error {
+	numbers := map[*grant]uint32{}
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.RLock()
+		entries := append([]entry(nil), s.entries...)
+		sealed := make(map[keyID][]byte, len(s.sealed))
+		for id, secret := range s.sealed {
+			sealed[id] = secret
+		}
+		s.mu.RUnlock()
+		for j := range entries {
+			if err := dumpEntry(w, &entries[j], sealed[entries[j].id], numbers); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func dumpEntry(w *bufio.Writer, e *entry, sealed []byte, numbers map[*grant]uint32) error {
+	number, known := numbers[e.grant]
+	if !known {
+		number = uint32(len(numbers))
+		numbers[e.grant] = number
+		content, err := json.Marshal(fileGrant{e.grant.organization.id, e.grant.organization.state.Load(), e.grant.project, e.grant.scopes})
+		if err != nil {
+			return err
+		}
+		if len(content) > maxFilePart {
+			return fmt.Errorf("the scopes of key %s are too large", e.id[:])
+		}
+		_ = w.WriteByte(recordGrant) // A bufio.Writer keeps its first error for the last call.
+		_, _ = w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(content))))
+		_, _ = w.Write(content)
+	}
+	var flags byte
+	if e.revoked {
+		flags |= flagRevoked
+	}
+	if sealed != nil {
+		flags |= flagSealed
+	}
+	b := append(make([]byte, 0, keyRecord+1), recordKey)
+	b = append(append(b, e.digest[:]...), e.id[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(e.expires))
+	b = append(binary.BigEndian.AppendUint32(b, number), e.pepper, flags)
+	_, err := w.Write(b)
+	if sealed != nil {
+		_, _ = w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(sealed))))
+		_, err = w.Write(sealed)
+	}
+	return err
+}
+
+// recall takes the table from its file, if there is one that can be trusted.
+func (k *Keys) recall() {
+	if k.File == "" {
+		return
+	}
+	t, h, err := k.read()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		k.Logger.Warn("the snapshot of the keys is not used", "path", k.File, "error", err)
+		return
+	}
+	confirmed := min(h.confirmed, time.Now().UnixMilli()) // A clock that went back makes nothing younger.
+	k.table.Store(t)
+	k.heard.Store(confirmed)
+	k.known.Store(true)
+	k.Logger.Info("keys are served from the snapshot until the ledger answers", "keys", t.count.Load(), "confirmed", time.UnixMilli(confirmed).UTC())
+}
+
+func (k *Keys) read() (*table, head, error) {
+	file, err := os.Open(k.File)
+	if err != nil {
+		return nil, head{}, err
+	}
+	defer func() { _ = file.Close() }() // It was only read: nothing can be lost.
+	h, key, err := k.head(file)
+	if err != nil {
+		return nil, h, err
+	}
+	mac := hmac.New(sha256.New, key)
+	body := bufio.NewReaderSize(io.TeeReader(io.LimitReader(file, h.length), mac), 256<<10)
+	t, err := undump(body)
+	if err != nil {
+		return nil, h, err
+	}
+	if !hmac.Equal(mac.Sum(nil), h.mac[:]) { // Until here, nobody has asked the table.
+		return nil, h, errors.New("its body was changed or is damaged")
+	}
+	return t, h, nil
+}
+
+// undump is the reverse of dump.
+func undump(r *bufio.Reader) (*table, error) {
+	t := newTable()
+	var grants []*grant
+	for {
+		kind, err := r.ReadByte()
+		switch {
+		case errors.Is(err, io.EOF):
+			return t, nil
+		case err != nil:
+			return nil, err
+		case kind == recordGrant:
+			g, err := undumpGrant(t, r)
+			if err != nil {
+				return nil, err
+			}
+			grants = append(grants, g)
+		case kind == recordKey:
+			if err := undumpKey(t, r, grants); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, errors.New("it has a record of a kind that is not known")
+		}
+	}
+}
+
+func undumpGrant(t *table, r io.Reader) (*grant, error) {
+	content, err := part(r)
+	if err != nil {
+		return nil, err
+	}
+	var f fileGrant
+	if err := json.Unmarshal(content, &f); err != nil || f.Scopes == nil {
+		return nil, errors.New("scopes in it cannot be read")
+	}
+	t.owner(f.Organization).state.Store(f.State)
+	g, err := t.grant(f.Organization, f.Project, f.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	g.keys-- // No key has it yet.
+	return g, nil
+}
+
+func undumpKey(t *table, r io.Reader, grants []*grant) error {
+	var b [keyRecord]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return err
+	}
+	rest := b[macLength+idLength:]
+	number := binary.BigEndian.Uint32(rest[8:])
+	if int64(number) >= int64(len(grants)) {
+		return errors.New("a key in it has scopes that are not there")
+	}
+	g := grants[number]
+	g.keys++
+	e := entry{
+		digest: Digest(b[:macLength]), id: keyID(b[macLength:]), grant: g, expires: int64(binary.BigEndian.Uint64(rest)),
+		pepper: rest[12], revoked: rest[13]&flagRevoked != 0,
+	}
+	var sealed []byte
+	if rest[13]&flagSealed != 0 {
+		var err error
+		if sealed, err = part(r); err != nil {
+			return err
+		}
+	}
+	t.put(e, sealed)
+	return nil
+}
+
+// part reads a length and as many bytes.
+func part(r io.Reader) ([]byte, error) {
+	var length [4]byte
+	if _, err := io.ReadFull(r, length[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(length[:])
+	if n > maxFilePart {
+		return nil, errors.New("a part of it is too long")
+	}
+	content := make([]byte, n)
+	_, err := io.ReadFull(r, content)
+	return content, err
+}

@@ -1,0 +1,7 @@
+package auth
+
+// WithChecksum makes a key of what comes before its checksum.
+func WithChecksum(text string) string { return text + checksum(text) }
+
+// LimitNonces bounds how many nonces are remembered, of all keys and of one.
+func (k *Keys) LimitNonces(all, one int) { k.nonces.limit, k.nonces.ofKey = all, one }

@@ -1,0 +1,214 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	// followFirst and followLongest bound the pauses between two attempts to follow the ledger: a revocation must come through within five
+	// seconds once it is back.
+	followFirst   = 100 * time.Millisecond
+	followLongest = 2 * time.Second
+	// flushEvery is how often last uses go to the ledger, and the table to its file.
+	flushEvery = time.Minute
+	// flushWithin bounds one such call.
+	flushWithin = 15 * time.Second
+	// lastFlush bounds the one at the end of the process.
+	lastFlush = 2 * time.Second
+)
+
+// Run follows the ledger until ctx ends: first what the file has, then the ledger itself, again and again. It returns nil.
+func (k *Keys) Run(ctx context.Context) error {
+	k.recall()
+	var flushing sync.WaitGroup
+	flushing.Go(func() { k.flush(ctx) })
+	wait := followFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		whole := false
+		err := k.follow(ctx, &whole)
+		if ctx.Err() != nil {
+			break
+		}
+		if whole && time.Since(began) > followLongest {
+			wait = followFirst
+		}
+		k.lost(err, whole)
+		pause(ctx, wait/2+rand.N(wait/2))
+		wait = min(2*wait, followLongest)
+	}
+	flushing.Wait()
+	return nil
+}
+
+// follow follows the ledger once.
+func (k *Keys) follow(ctx context.Context, whole *bool) error {
+	t := k.table.Load()
+	begun := false
+	begin := func() { // Attempts that come to nothing begin no generation: their number goes round.
+		if !begun {
+			t.generation++
+			begun = true
+		}
+	}
+	seen := map[string]bool{} // ids whose trouble was logged
+	k.unusable.Store(0)
+	return k.Ledger.Follow(ctx, func(c Change) {
+		begin()
+		k.take(t, &c, seen)
+		k.changes.Add(1)
+	}, func() {
+		begin()
+		if gone := t.sweep(); gone > 0 {
+			k.changes.Add(1)
+			k.Logger.Info("keys that are not in the ledger any more were forgotten", "keys", gone)
+		}
+		k.heard.Store(time.Now().UnixMilli())
+		k.known.Store(true)
+		k.current.Store(true)
+		*whole = true
+		k.wholeOnce.Do(func() { close(k.first) })
+		if f := k.failure.Swap(nil); f != nil {
+			k.Logger.Info("the keys are followed again", "keys", t.count.Load(), "away", time.Since(f.since).Round(time.Millisecond).String())
+		} else {
+			k.Logger.Info("all keys are loaded", "keys", t.count.Load())
+		}
+	})
+}
+
+// lost notes that the ledger is not followed any more.
+func (k *Keys) lost(err error, whole bool) {
+	if k.current.Swap(false) {
+		k.heard.Store(time.Now().UnixMilli())
+	}
+	if err == nil {
+		err = errors.New("the ledger has ended its report")
+	}
+	before := k.failure.Load()
+	f := &failure{err.Error(), time.Now()}
+	if before != nil && !whole {
+		f.since = before.since
+	}
+	k.failure.Store(f)
+	if before == nil || before.text != f.text {
+		k.Logger.Error("the keys cannot be followed: known ones go on, others get 503", "error", err)
+	}
+}
+
+// maxTroubles bounds how many keys that cannot be used are logged in one report.
+const maxTroubles = 20
+
+// take takes one change into the table. A key that cannot be used is left out, logged and counted.
+func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
+	if o := c.Organization; o != nil {
+		t.organize(o.ID, o.Disabled)
+	}
+	if id, ok := fixed(c.Gone); ok {
+		t.drop(id)
+	}
+	if c.Key == nil {
+		return
+	}
+	trouble, usable := k.put(t, c.Key)
+	if trouble == nil {
+		return
+	}
+	if id, ok := fixed(c.Key.ID); ok && !usable { // It must not go on as it was before.
+		t.drop(id)
+	}
+	if k.unusable.Add(1); len(seen) < maxTroubles && !seen[c.Key.ID] {
+		seen[c.Key.ID] = true
+		k.Logger.Error("a key of the ledger cannot be used", slog.String("key_id", c.Key.ID), slog.String("error", trouble.Error()))
+	}
+}
+
+// put takes a key into the table. What is wrong with it may leave it known, but not usable.
+func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive,staticcheck // The error is no failure of put.
+	id, ok := fixed(key.ID)
+	if !ok {
+		return fmt.Errorf("its id has not %d characters", idLength), false
+	}
+	if key.Pepper < 0 || key.Pepper > maxPeppers {
+		return fmt.Errorf("there is no pepper of version %d", key.Pepper), false
+	}
+	g, err := t.grant(key.Organization, key.Project, &key.Scopes)
+	if err != nil {
+		return err, false
+	}
+	e := entry{id: id, digest: key.Digest, grant: g, revoked: !key.RevokedAt.IsZero(), pepper: uint8(key.Pepper)}
+	if !key.ExpiresAt.IsZero() {
+		e.expires = max(key.ExpiresAt.UnixMilli(), 1)
+	}
+	t.put(e, key.Sealed)
+	if key.Pepper > 0 && k.Peppers.version(key.Pepper) == nil && !e.revoked {
+		return fmt.Errorf("version %d: %w", key.Pepper, errPepper), true
+	}
+	return nil, true
+}
+
+func fixed(id string) (keyID, bool) {
+	if len(id) != idLength {
+		return keyID{}, false
+	}
+	return keyID([]byte(id)), true
+}
+
+// flush writes last uses to the ledger and the table to its file, about once a minute, and once more at the end. The first copy of all keys
+// does not wait for a minute.
+func (k *Keys) flush(ctx context.Context) {
+	var saved int64
+	first := k.first
+	for ctx.Err() == nil {
+		wait(ctx, flushEvery/2+rand.N(flushEvery), first)
+		if k.known.Load() {
+			first = nil
+		}
+		k.flushUsed(ctx, flushWithin)
+		saved = k.save(saved)
+	}
+	k.flushUsed(context.WithoutCancel(ctx), lastFlush)
+	k.save(saved)
+}
+
+// flushUsed tells the ledger when keys were used. What it does not take waits for the next time.
+func (k *Keys) flushUsed(ctx context.Context, within time.Duration) {
+	if !k.known.Load() {
+		return
+	}
+	t := k.table.Load()
+	used := t.takeUsed()
+	if len(used) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err := k.Ledger.Used(ctx, used)
+	if err == nil {
+		return
+	}
+	for text, at := range used {
+		if id, ok := fixed(text); ok {
+			t.use(id, at.UnixMilli())
+		}
+	}
+	k.Logger.Warn("the last uses of keys could not be noted yet", "keys", len(used), "error", err)
+}
+
+func pause(ctx context.Context, d time.Duration) { wait(ctx, d, nil) }
+
+// wait waits for d, the end of ctx or of until.
+func wait(ctx context.Context, d time.Duration, until <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-until:
+	}
+}

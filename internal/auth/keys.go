@@ -1,0 +1,198 @@
+package auth
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ai-aas/api-router/internal/fault"
+)
+
+// SourceState is the name of Keys among the validators.
+const SourceState = "state"
+
+// retryIdentity is when a client should come back whose key could not be judged.
+const retryIdentity = time.Second
+
+// KeysOptions are what Keys needs.
+type KeysOptions struct {
+	Logger  *slog.Logger
+	Ledger  Ledger
+	Peppers Peppers
+	// TTL is how long keys are served after the ledger was last heard of without being called stale; StaleIfError how long after that they are
+	// served still. Then they are answered 503.
+	TTL, StaleIfError time.Duration
+	// File is where a copy of the keys' digests is kept, for a start without the ledger; "": nowhere.
+	File string
+	// Metrics is where the metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+}
+
+// Keys is the Validator of the keys that a Ledger holds. It follows the ledger in the background and answers from memory: no request waits
+// for I/O. It verifies signatures, too.
+//
+// A known key goes on while the ledger is away, and ends in 503 identity_unavailable after TTL and StaleIfError. A key that is not known is
+// 401 only while what is in memory is whole and the ledger is being followed; otherwise it is 503, because nobody can tell.
+type Keys struct {
+	KeysOptions
+	table  atomic.Pointer[table]
+	nonces nonces
+	// heard is when the ledger was last known to stand behind the table, in Unix milliseconds: 0 never. While it is followed, that is now.
+	heard atomic.Int64
+	// current says that all of the ledger is in the table, and that it is being followed.
+	current atomic.Bool
+	// known says that all of the ledger was in the table once, in this process or in the one that wrote the file.
+	known   atomic.Bool
+	failure atomic.Pointer[failure]
+	// changes counts those of the table, for the file.
+	changes  atomic.Int64
+	unusable atomic.Int64 // keys of the ledger that cannot be used: see take
+	// first is closed when all keys were there for the first time in this process.
+	first     chan struct{}
+	wholeOnce sync.Once
+}
+
+// failure is what keeps the ledger from being followed, and since when.
+type failure struct {
+	text  string
+	since time.Time
+}
+
+// NewKeys returns Keys without any. It dials and reads nothing; Run does.
+func NewKeys(opts KeysOptions) *Keys {
+	k := &Keys{KeysOptions: opts, first: make(chan struct{})}
+	k.Logger = cmp.Or(k.Logger, slog.New(slog.DiscardHandler))
+	k.table.Store(newTable())
+	k.nonces.init()
+	k.register(opts.Metrics)
+	return k
+}
+
+// Validate implements Validator.
+//
+// Of the digests that a ledger holds, one is compared: the id in the key names it, and its pepper.
+func (k *Keys) Validate(_ context.Context, credential string) (Principal, error) {
+	t, now := k.table.Load(), time.Now()
+	well := WellFormed(credential)
+	if well {
+		id := keyID([]byte(credential[idStart:idEnd]))
+		if e, ok := t.find(id); ok && e.pepper > 0 {
+			pepper := k.Peppers.version(int(e.pepper))
+			if pepper == nil {
+				return Principal{}, unavailable("this key was made under a pepper that this router does not have: its operator can add it").WithCause(errPepper)
+			}
+			if pepper.matches(credential, &e.digest) {
+				return k.judge(t, &e, credential[idStart:idEnd], now)
+			}
+		}
+	}
+	if t.imported.Load() > 0 {
+		if e, ok := t.print(Fingerprint(credential)); ok {
+			return k.judge(t, &e, string(e.id[:]), now)
+		}
+	}
+	return Principal{}, k.unknown(credential, well)
+}
+
+// judge says what becomes of a key that is known.
+func (k *Keys) judge(t *table, e *entry, id string, now time.Time) (Principal, error) {
+	millis := now.UnixMilli()
+	switch {
+	case e.revoked:
+		return Principal{}, fault.New(fault.RevokedAPIKey, "this API key was revoked; use another, or ask the operator for one")
+	case e.expires != 0 && millis >= e.expires:
+		return Principal{}, fault.New(fault.ExpiredAPIKey, "this API key has expired; use another, or ask the operator for one")
+	}
+	organization := e.grant.organization
+	switch organization.state.Load() {
+	case ownerDisabled:
+		return Principal{}, fault.New(fault.OrganizationDisabled, "the organization of this API key is switched off; ask the operator")
+	case ownerUnknown:
+		return Principal{}, unavailable("the keys are still being loaded; retry in a moment")
+	}
+	if !k.current.Load() && now.After(time.UnixMilli(k.heard.Load()).Add(k.TTL+k.StaleIfError)) {
+		return Principal{}, unavailable("the place of the keys was out of reach for too long to trust what is known; retry later")
+	}
+	if millis/1000-int64(e.used) >= useEvery {
+		t.use(e.id, millis)
+	}
+	p := Principal{Organization: organization.id, KeyID: id, Source: SourceState, Project: e.grant.project, Scopes: e.grant.scopes}
+	if e.expires != 0 {
+		p.ExpiresAt = time.UnixMilli(e.expires)
+	}
+	return p, nil
+}
+
+// unknown says why a credential is not accepted that no key fits.
+func (k *Keys) unknown(credential string, well bool) error {
+	switch {
+	case ours(credential) && !well:
+		return fault.New(fault.InvalidAPIKey, "the API key is damaged: its checksum is wrong; compare it with the one you were given, character by character")
+	case k.current.Load():
+		return fault.New(fault.InvalidAPIKey, "the API key is not known here; check the key, or ask the operator for one")
+	}
+	e := unavailable("whose key this is cannot be told now, because the place of the keys cannot be reached; retry in a moment")
+	if !well && k.known.Load() && k.table.Load().imported.Load() == 0 {
+		return undecided{e} // It does not look like one of these, and of other forms there were none.
+	}
+	return e
+}
+
+func unavailable(message string) *fault.Error {
+	return fault.New(fault.IdentityUnavailable, message).WithRetryAfter(retryIdentity)
+}
+
+// undecided is the error of a validator that cannot tell now, about a credential that is hardly one of its own: the next one may be asked.
+// If nobody accepts the credential, it is the answer.
+type undecided struct{ fault *fault.Error }
+
+// Error is that of the fault.
+func (u undecided) Error() string { return u.fault.Error() }
+
+// Unwrap gives the fault itself.
+func (u undecided) Unwrap() error { return u.fault }
+
+// KeysStatus is how Keys is.
+type KeysStatus struct {
+	Keys, Imported int64
+	// Unusable are keys of the ledger that cannot be used: their pepper is not there, or their id has another form.
+	Unusable int64
+	// Current says that all keys are there and the ledger is followed.
+	Current bool
+	// Known says that all keys were there once: what is in memory may be old, but it is whole.
+	Known bool
+	// Heard is when the ledger last stood behind what is in memory; zero: never.
+	Heard time.Time
+	// Failure says why the ledger is not followed, since Since; "" while it is, or before the first attempt has ended.
+	Failure string
+	Since   time.Time
+}
+
+// Status says how k is.
+func (k *Keys) Status() KeysStatus {
+	t := k.table.Load()
+	s := KeysStatus{Keys: t.count.Load(), Imported: t.imported.Load(), Unusable: k.unusable.Load(), Current: k.current.Load(), Known: k.known.Load()}
+	if heard := k.heard.Load(); heard != 0 {
+		s.Heard = time.UnixMilli(heard)
+	}
+	if s.Current {
+		s.Heard = time.Now()
+	} else if f := k.failure.Load(); f != nil {
+		s.Failure, s.Since = f.text, f.since
+	}
+	return s
+}
+
+// age is how long ago the ledger last stood behind what is in memory; 0 while it is followed, and where it never has.
+func (k *Keys) age() time.Duration {
+	heard := k.heard.Load()
+	if k.current.Load() || heard == 0 {
+		return 0
+	}
+	return max(time.Since(time.UnixMilli(heard)), 0)
+}
