@@ -26,6 +26,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, a
 	if err := g.allow(r, x, &principal); err != nil {
 		return x, auth.Principal{}, err
 	}
+	g.follow(x)
 	ctx := auth.NewContext(x, principal)
 	if g.Logger.Enabled(ctx, slog.LevelDebug) {
 		g.Logger.LogAttrs(ctx, slog.LevelDebug, "the key was accepted", slog.String("validator", principal.Source))

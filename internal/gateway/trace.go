@@ -45,9 +45,16 @@ func (g *Gateway) join(x *exchange, r *http.Request) {
 	}
 	if g.Tracer != nil {
 		x.place.Span = trace.NewSpanID()
-		x.place.Sampled = g.Tracer.Sample(x.place.Trace, x.caller)
+		x.place.Sampled = g.Tracer.Sample(x.place.Trace, trace.Context{})
 	}
 	x.TraceID = x.place.Trace.String()
+}
+
+// follow lets the caller's word decide whether the request is traced, once it is known who asks: a stranger's would fill the tracer's queue.
+func (g *Gateway) follow(x *exchange) {
+	if g.Tracer != nil && !x.caller.IsZero() {
+		x.place.Sampled = g.Tracer.Sample(x.place.Trace, x.caller)
+	}
 }
 
 // place is what backends are told of the request's trace; nothing where nobody takes traces.

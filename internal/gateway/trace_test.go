@@ -206,6 +206,21 @@ func TestFailedAndSlowRequestsAreTracedWhateverTheSampler(t *testing.T) {
 	}
 }
 
+func TestAStrangersWordDoesNotTraceARequest(t *testing.T) {
+	taken := &gathering{}
+	h := build(t, setting{tracer: taken}, engineThatKeeps(t, make(chan http.Header, 1)))
+	for _, credential := range []string{"", "not-a-key", key} {
+		req := h.request("/v1/chat/completions", chat)
+		req.Header.Set("Traceparent", callers)
+		req.Header.Set("X-API-Key", credential)
+		_ = body(t, h.send(req))
+	}
+	h.Close() // Every trace has been handed over.
+	if all := taken.all(); len(all) != 1 || attribute(all[0].Spans[0], "api_router.organization") != "acme" {
+		t.Errorf("%d traces", len(all))
+	}
+}
+
 func TestTracesCostNothingWhereNobodyTakesThem(t *testing.T) {
 	seen := make(chan http.Header, 4)
 	backend := engineThatKeeps(t, seen)
