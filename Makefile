@@ -6,7 +6,10 @@ GOLANGCI_LINT := v2.15.0
 GOVULNCHECK   := v1.9.0
 FUZZTIME      ?= 10s
 PORT          ?= 8080
-TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium postgres
+IMAGE         ?= api-router:$(VERSION)
+TESTED_WITH   := go cc node python h2spec etcd iptables promtool otelcol chromium postgres podman helm busybox shellcheck
+# Modules of their own: what they need, the router does not.
+MODULES       := test/etcd test/console test/compose test/kubernetes
 
 TOOLS   := $(CURDIR)/.tools/bin
 LINT    := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT)
@@ -14,7 +17,7 @@ VULN    := $(TOOLS)/govulncheck-$(GOVULNCHECK)
 LDFLAGS := -s -w -X main.release=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint fmt arch fuzz vuln docs bench soak tools clean
+.PHONY: help run system smoke build image test lint fmt tidy arch fuzz vuln docs bench soak tools clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,23 +25,38 @@ help: ## List the targets
 run: build ## Build and start the router with a simulated model on :8080 (PORT=… moves it)
 	@exec bin/api-router dev --listen 127.0.0.1:$(PORT)
 
+system: build ## Run the whole system on this machine until Ctrl-C: routers, etcd, simulated vLLMs, collector, Prometheus (SYSTEM_ONCE=1: check and end)
+	@scripts/prepare go etcd otelcol promtool redis postgres
+	@exec scripts/system
+
+smoke: ## Ask a running router what a client would: URL=http://localhost:8080 KEY=test-vllm-key [MODEL=gpt-oss-20b]
+	@exec scripts/smoke
+
 build: ## Build the static binary into bin/
 	@scripts/prepare go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/api-router ./cmd/api-router
 
+image: ## Build the image IMAGE=… with docker, podman or buildah (ENGINE=… chooses); nothing is pulled
+	@scripts/prepare go
+	@VERSION='$(VERSION)' scripts/image '$(IMAGE)'
+
 test: ## Run every test with the race detector, published SDKs included
 	@scripts/prepare $(TESTED_WITH)
-	$(GO) test -C test/etcd -race ./...
-	$(GO) test -C test/console ./...
+	@set -e; for module in $(MODULES); do echo "$(GO) test -C $$module -race ./..."; $(GO) test -C $$module -race ./...; done
 	$(GO) test -race ./...
 
 lint: $(LINT) ## Check the code with golangci-lint
 	$(LINT) run --allow-parallel-runners ./...
-	cd test/etcd && $(LINT) run --allow-parallel-runners ./...
-	cd test/console && $(LINT) run --allow-parallel-runners ./...
+	@set -e; for module in $(MODULES); do echo "lint $$module"; (cd $$module && $(LINT) run --allow-parallel-runners ./...); done
 
 fmt: $(LINT) ## Format the code
 	$(LINT) fmt ./...
+	cd test/etcd && $(LINT) fmt ./...
+	cd test/console && $(LINT) fmt ./...
+
+tidy: ## Check that every go.mod and go.sum has what is needed and no more
+	$(GO) mod tidy -diff
+	@set -e; for module in $(MODULES); do echo "$(GO) -C $$module mod tidy -diff"; $(GO) -C $$module mod tidy -diff; done
 
 arch: ## Hold the code to ARCHITECTURE.md
 	$(GO) test ./test/arch
@@ -50,7 +68,7 @@ vuln: $(VULN) ## Look for known vulnerabilities; the database is $VULNDB or an a
 	@scripts/vuln $(VULN)
 
 docs: ## Write the generated parts of the documentation
-	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./internal/app -run '^TestDocs'
+	UPDATE_DOCS=1 $(GO) test ./test/arch ./test/conformance ./test/ops ./internal/app -run '^TestDocs'
 
 bench: build ## Measure the router beside nginx and HAProxy for nine minutes, into bench/README.md (BENCH=-help: its flags)
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
@@ -58,8 +76,7 @@ bench: build ## Measure the router beside nginx and HAProxy for nine minutes, in
 
 soak: ## Run the tests ten times in random order, then fuzz each target for five minutes
 	@scripts/prepare $(TESTED_WITH)
-	$(GO) test -C test/etcd -race -shuffle=on -count=10 -timeout 60m ./...
-	$(GO) test -C test/console -shuffle=on -count=10 -timeout 60m ./...
+	@set -e; for module in $(MODULES); do $(GO) test -C $$module -race -shuffle=on -count=10 -timeout 60m ./...; done
 	$(GO) test -race -shuffle=on -count=10 -timeout 60m ./...
 	@scripts/fuzz 5m
 

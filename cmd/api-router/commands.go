@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -169,13 +170,28 @@ func doctorCommand(p app.Process, env map[string]string) *cobra.Command {
 		Use:   "doctor",
 		Short: "Try everything that the configuration depends on",
 		Long: `Try the listeners, the policy source, the admin tokens, the usage files, the OTLP collector and every backend, and print one line each: how it is
-and what to do. It changes nothing and may run beside the service. The exit code is 1 when something needs a person.`,
+and what to do. It changes nothing and may run beside the service. The exit code is 1 when something needs a person.
+
+With --local it asks the service that runs on this machine and nothing else: /healthz and /readyz of the public listener that the
+configuration names, within two seconds. The exit code is 1 when the service does not live; with --ready also when it is not ready.
+That is the health check of the image.`,
 		Example: `  api-router doctor --config /etc/api-router/config.yaml
-  api-router doctor --policies ./policies`,
+  api-router doctor --policies ./policies
+  api-router doctor --local --ready`,
 		Args: cobra.NoArgs,
 	}
 	sources := configFlags(c, env)
-	c.RunE = func(c *cobra.Command, _ []string) error { return app.Doctor(c.Context(), p.Stdout, sources()) }
+	local := c.Flags().Bool("local", false, "ask the service that runs on this machine whether it lives, and nothing else")
+	ready := c.Flags().Bool("ready", false, "with --local: fail also when it lives and is not ready")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		switch {
+		case *local:
+			return app.DoctorLocal(c.Context(), p.Stdout, sources(), *ready)
+		case *ready:
+			return errors.New("--ready goes with --local")
+		}
+		return app.Doctor(c.Context(), p.Stdout, sources())
+	}
 	return c
 }
 

@@ -10,6 +10,9 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // For an image without files: TZ works there,
+
+	_ "golang.org/x/crypto/x509roots/fallback" // and so do certificates. Where the system has roots, those hold alone.
 
 	"github.com/ai-aas/api-router/internal/app"
 )

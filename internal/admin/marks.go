@@ -41,8 +41,6 @@ func newMark(ask adminapi.MarkRequest, who string, now time.Time) (policy.Mark, 
 		return m, fault.New(fault.InvalidRequest, "for and until say the same in two ways: send one of them").WithParam("until")
 	case !ask.Until.IsZero() && !ask.Until.After(now):
 		return m, fault.New(fault.InvalidRequest, "until is over already").WithParam("until")
-	case ask.For < 0:
-		return m, fault.New(fault.InvalidRequest, "for must be above 0").WithParam("for")
 	}
 	if ask.For > 0 {
 		m.Until = now.Add(time.Duration(ask.For))

@@ -13,8 +13,8 @@ import (
 )
 
 // pagePolicy is the Content-Security-Policy of pages: what they need comes from here, in files of its own.
-const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const htmlType = "text/html; charset=utf-8"
 
@@ -117,8 +117,8 @@ func (a *Admin) setLogLevel(c *call) (reply, error) {
 		return reply{}, err
 	}
 	hold := time.Duration(ask.For)
-	if hold < 0 || hold > longestLevel {
-		return reply{}, fault.Newf(fault.InvalidRequest, "for must be above 0 and at most %s; leave it out to change the level for good", longestLevel).WithParam("for")
+	if hold > longestLevel {
+		return reply{}, fault.Newf(fault.InvalidRequest, "for must be at most %s; leave it out to change the level for good", longestLevel).WithParam("for")
 	}
 	set, err := a.Level.Set(strings.ToLower(ask.Level), hold, c.actor.name)
 	if err != nil {

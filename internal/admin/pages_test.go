@@ -73,7 +73,7 @@ func TestPagesHaveAPolicyOfContentWithoutAnythingInline(t *testing.T) {
 			t.Errorf("%s: %q", name, got.Header.Get(name))
 		}
 	}
-	if strings.Contains(pagePolicy, "unsafe") {
+	if strings.Contains(pagePolicy, "unsafe") || strings.Contains(pagePolicy, "data:") || !strings.Contains(pagePolicy, "form-action 'none'") {
 		t.Error(pagePolicy)
 	}
 }
@@ -121,12 +121,28 @@ func TestTheStatusIsTheSameInTheAPIAndBesideIt(t *testing.T) {
 	}
 }
 
+func TestAPageTellsABrowsersUserWhereTheTokenGoes(t *testing.T) {
+	h := newHouse(t)
+	for name, headers := range map[string][]string{
+		"nothing":                     nil,
+		"the token as the user name":  {"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(secrets[adminapi.RoleViewer]+":"))},
+		"a password that is no token": {"Authorization", basic("wrong")},
+	} {
+		if got := h.send("", http.MethodGet, "/", "", headers...); !strings.Contains(string(got.body), "as the password") {
+			t.Errorf("%s: %s", name, got.body)
+		}
+		if got := h.send("", http.MethodGet, adminapi.Prefix+"/fleet", "", headers...); strings.Contains(string(got.body), "password") {
+			t.Errorf("%s, to the API: %s", name, got.body)
+		}
+	}
+}
+
 func TestTheLogLevelIsReadStrictly(t *testing.T) {
 	h := newHouse(t)
 	for body, want := range map[string]int{
 		`{"level":"debug","for":"10m"}`: 200, `{"level":"WARN"}`: 200, `{"level":"error"}`: 200,
 		`{"level":"loud"}`: 400, `{}`: 400, `{"level":"debug","for":"-1s"}`: 400, `{"level":"debug","for":"169h"}`: 400, `{"level":"debug","for":"soon"}`: 400,
-		`{"level":"debug","until":"x"}`: 400,
+		`{"level":"debug","until":"x"}`: 400, `{"level":"debug","for":"0s"}`: 400,
 	} {
 		if got := h.send(adminapi.RoleOperator, http.MethodPut, adminapi.Prefix+"/log-level", body); got.StatusCode != want {
 			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)

@@ -201,7 +201,7 @@ func (f Field) String() string {
 	return f.Path + ": " + string(f.Before) + " -> " + string(f.After)
 }
 
-// Duration is a time.Duration that is written as in "1h30m".
+// Duration is a time.Duration above 0 that is written as in "1h30m". What has none is absent: "0s" could be meant as "not at all", or as "for ever".
 type Duration time.Duration
 
 // String is the duration as time.Duration prints it.
@@ -210,14 +210,14 @@ func (d Duration) String() string { return time.Duration(d).String() }
 // MarshalText is String, for JSON.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText reads what time.ParseDuration reads.
+// UnmarshalText reads what time.ParseDuration reads, above 0.
 func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
-	if err != nil {
+	if err != nil || parsed <= 0 {
 		return errDuration // time's own repeats the value, which a client may have got wrong in any way
 	}
 	*d = Duration(parsed)
 	return nil
 }
 
-var errDuration = errors.New(`a duration is written as in 90s, 30m or 1h`)
+var errDuration = errors.New(`a duration is above 0, and written as in 90s, 30m or 1h`)

@@ -20,7 +20,7 @@ type part struct {
 	// components are what operators see.
 	components func() []adminapi.Component
 	// public is what the status pages of the public listener show; nil: nothing.
-	public func() gateway.Component
+	public func() []gateway.Component
 }
 
 // components is everything there is to say how the process is: /status, the public status pages, the console and the command line tell of
@@ -36,7 +36,7 @@ func (a *App) components() []part {
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},
 		{components: a.metrics.health},
-		{components: a.telemetryHealth},
+		{components: a.telemetryHealth, public: a.telemetryPublic},
 	}
 }
 
@@ -66,7 +66,7 @@ func (a *App) publicHealth() []gateway.Component {
 	var all []gateway.Component
 	for _, p := range a.components() {
 		if p.public != nil {
-			all = append(all, p.public())
+			all = append(all, p.public()...)
 		}
 	}
 	return all
@@ -133,7 +133,7 @@ func confirmed(s *policy.Status) time.Time {
 	return s.Confirmed
 }
 
-func (a *App) policyPublic() gateway.Component {
+func (a *App) policyPublic() []gateway.Component {
 	c := gateway.Component{Name: "policy", State: "loading", Needed: true}
 	if table := a.store.Table(); table != nil {
 		c.State, c.OK, c.Since = "loaded", true, table.LoadedAt()
@@ -144,7 +144,7 @@ func (a *App) policyPublic() gateway.Component {
 			c.State += ", and the policy source cannot be read"
 		}
 	}
-	return c
+	return []gateway.Component{c}
 }
 
 // sourceHealth is the place of the documents: what the book knows of itself, or what the store has seen of a place without one.
@@ -158,8 +158,11 @@ func (a *App) sourceHealth() []adminapi.Component {
 	case status.Failure != "":
 		c.OK, c.Since, c.LastError = false, status.FailureSince, cmp.Or(c.LastError, status.Failure)
 		c.State = "failing"
-		c.DataAsOf = confirmed(&status)
-		c.Action = "What is in force stays in force; " + advice(a.config.Policy.Source, c.LastError) + "."
+		meanwhile := "Requests get 503 until it can be read; "
+		if status.Loaded {
+			c.DataAsOf, meanwhile = confirmed(&status), "What is in force stays in force; "
+		}
+		c.Action = meanwhile + advice(a.config.Policy.Source, c.LastError) + "."
 	case c.State != "":
 	case status.Loaded:
 		c.State, c.OK, c.Since, c.DataAsOf = "read", true, a.began, time.Now()
@@ -221,7 +224,7 @@ func backendComponent(s *fleet.Status) adminapi.Component {
 	return c
 }
 
-func (a *App) backendsPublic() gateway.Component {
+func (a *App) backendsPublic() []gateway.Component {
 	statuses, available := a.fleet.Status(), 0
 	for _, s := range statuses {
 		if s.State == "available" {
@@ -235,7 +238,7 @@ func (a *App) backendsPublic() gateway.Component {
 	if broken > 0 {
 		c.State += fmt.Sprintf(", %d without a readable secret", broken)
 	}
-	return c
+	return []gateway.Component{c}
 }
 
 func (a *App) markHealth() []adminapi.Component {
@@ -290,7 +293,7 @@ func (a *App) sinkHealth() []adminapi.Component {
 	return all
 }
 
-func (a *App) sinksPublic() gateway.Component {
+func (a *App) sinksPublic() []gateway.Component {
 	c := gateway.Component{Name: "usage", State: "recording", OK: true}
 	switch lost := a.recorder.Lost(); {
 	case len(a.config.Usage.Sinks) == 0:
@@ -298,7 +301,7 @@ func (a *App) sinksPublic() gateway.Component {
 	case lost > 0:
 		c.State, c.OK = fmt.Sprintf("%d lines lost", lost), false
 	}
-	return c
+	return []gateway.Component{c}
 }
 
 func (a *App) bodyHealth() []adminapi.Component {

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 // component is the first of that name and id.
@@ -172,5 +174,46 @@ func TestAMetricsListenerThatIsNotOpenNeedsAPerson(t *testing.T) {
 	h, err := operator(t, off, token).Status(t.Context())
 	if c := component(h, "metrics_listener", ""); err != nil || c.State != "off" || !c.OK {
 		t.Errorf("%+v %v", c, err)
+	}
+}
+
+func TestASourceThatWasNeverReadHasToldNothing(t *testing.T) {
+	o := administered(t, map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": "http://" + closed(t), "policy.last_good": ""}, write(t, "token", token+"\n"))
+	api := operator(t, launch(t, o), token)
+	var c adminapi.Component
+	within(t, "it says that it fails", func() bool {
+		h, err := api.Status(t.Context())
+		c = component(h, "policy_source", "etcd")
+		return err == nil && c.State == "failing"
+	})
+	if !c.DataAsOf.IsZero() || c.AgeSeconds != nil {
+		t.Errorf("its data is as of %s", c.DataAsOf)
+	}
+	if strings.Contains(c.Action, "in force") || !strings.HasPrefix(c.Action, "Requests get 503 until it can be read") {
+		t.Errorf("%s", c.Action)
+	}
+}
+
+func TestTelemetryThatCannotBeSentAsAskedNeedsAPerson(t *testing.T) {
+	o := administered(t, stateFlags(t), write(t, "token", token+"\n"))
+	o.Telemetry = telemetry.New(telemetry.Options{Logger: slog.New(slog.DiscardHandler), Gatherer: telemetry.NewRegistry("test"), Env: map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + closed(t), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "morse", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc", "OTEL_LOGS_EXPORTER": "none",
+	}})
+	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // Nothing takes what is left.
+	p := run(t, o)
+	h, err := operator(t, p, token).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string]adminapi.Component{
+		"traces":  {State: "off", LastError: "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL has no usable value: it is neither grpc nor http/protobuf", Action: "correct the variable"},
+		"metrics": {State: "idle", OK: true},
+		"logs":    {State: "off", OK: true, Detail: "OTEL_LOGS_EXPORTER"},
+	} {
+		c := component(h, "telemetry", id)
+		if c.State != want.State || c.OK != want.OK || c.LastError != want.LastError || (c.Action == "") != (want.Action == "") ||
+			!strings.Contains(c.Action, want.Action) || !strings.Contains(c.Detail, want.Detail) {
+			t.Errorf("%s: %+v", id, c)
+		}
 	}
 }

@@ -45,6 +45,18 @@ type Note struct {
 
 // Load reads a configuration. Its error is Problems, or what kept the file from being read.
 func Load(s Sources) (Config, []Note, error) {
+	config, notes, problems, err := load(s)
+	switch {
+	case err != nil:
+		return Config{}, nil, err
+	case len(problems) > 0:
+		return Config{}, notes, problems
+	}
+	return config, notes, nil
+}
+
+// load is Load for those who can use a configuration that has problems: what is wrong in it has its default.
+func load(s Sources) (Config, []Note, Problems, error) {
 	l := loader{config: Default(), origin: map[string]string{}, byPath: map[string]setting{}}
 	for _, s := range settings {
 		l.byPath[s.path] = s
@@ -53,7 +65,7 @@ func Load(s Sources) (Config, []Note, error) {
 	if s.File != "" {
 		data, err := os.ReadFile(s.File)
 		if err != nil {
-			return Config{}, nil, fmt.Errorf("read the configuration: %w", err)
+			return Config{}, nil, nil, fmt.Errorf("read the configuration: %w", err)
 		}
 		l.file(s.File, data)
 	}
@@ -69,11 +81,10 @@ func Load(s Sources) (Config, []Note, error) {
 	}
 	l.problems = append(l.problems, l.config.validate(l.origin)...)
 	l.unused()
-	if len(l.problems) > 0 {
-		return Config{}, l.notes, l.problems
+	if len(l.problems) == 0 {
+		l.summarize(s.Env)
 	}
-	l.summarize(s.Env)
-	return l.config, l.notes, nil
+	return l.config, l.notes, l.problems, nil
 }
 
 // loader gathers one configuration.

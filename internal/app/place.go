@@ -25,7 +25,7 @@ type place struct {
 	writable bool
 	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
 	health func(*adminapi.Component)
-	public func() gateway.Component
+	public func() []gateway.Component
 	close  func() error
 }
 
@@ -61,7 +61,7 @@ func openState(s State, log *slog.Logger) (*place, error) {
 			c.State, c.LastError = "failing", s.Failure
 			c.Action = upper(advice(SourceState, s.Failure)) + "."
 		}
-	}, public: func() gateway.Component {
+	}, public: func() []gateway.Component {
 		c := gateway.Component{Name: "state", State: "opening"}
 		switch s := book.Status(); {
 		case s.Open:
@@ -69,7 +69,7 @@ func openState(s State, log *slog.Logger) (*place, error) {
 		case s.Failure != "":
 			c.State = "not usable: see the log" // The reason names a path of this machine.
 		}
-		return c
+		return []gateway.Component{c}
 	}}, nil
 }
 
@@ -92,7 +92,7 @@ func openEtcd(c *Etcd, log *slog.Logger) (*place, error) {
 			c.State, c.LastError = "failing", s.Failure
 			c.Action = upper(advice(SourceEtcd, s.Failure)) + "."
 		}
-	}, public: func() gateway.Component {
+	}, public: func() []gateway.Component {
 		s := book.Status()
 		c := gateway.Component{Name: "etcd", State: "connecting", Since: s.Since}
 		switch {
@@ -102,7 +102,7 @@ func openEtcd(c *Etcd, log *slog.Logger) (*place, error) {
 		default:
 			c.State = "not connected: " + withoutDetails(s.Failure)
 		}
-		return c
+		return []gateway.Component{c}
 	}}, nil
 }
 

@@ -67,6 +67,18 @@ type process struct {
 // run starts an App, waits until it has policies, and ends it with the test.
 func run(t *testing.T, o app.Options) *process {
 	t.Helper()
+	p := launch(t, o)
+	select {
+	case <-p.Ready():
+	case <-time.After(hang):
+		t.Fatal("no policies were loaded")
+	}
+	return p
+}
+
+// launch is run without the wait for policies.
+func launch(t *testing.T, o app.Options) *process {
+	t.Helper()
 	a, err := app.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -81,11 +93,6 @@ func run(t *testing.T, o app.Options) *process {
 		cancel()
 		p.wait(t)
 	})
-	select {
-	case <-a.Ready():
-	case <-time.After(hang):
-		t.Fatal("no policies were loaded")
-	}
 	return p
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 // served runs Serve with one simulated backend and env, until end is called, which returns how long that took.
@@ -72,14 +74,55 @@ func TestAnEndpointWhereNobodyListensStopsNothing(t *testing.T) {
 				t.Errorf("a request got %d", response.StatusCode)
 			}
 			eventually(t, "the warning", func() bool { return strings.Contains(log.String(), "telemetry is not delivered") })
-			if _, body := get(t, client(t), base+"/v1/status/readyz"); !strings.Contains(body, `"otlp_logs"`) || !strings.Contains(body, `"failing"`) || strings.Contains(body, "4318") {
-				t.Errorf("the status is %s", body)
+			if status, body := get(t, client(t), base+"/v1/status/readyz"); status != http.StatusOK || strings.Contains(body, "otlp") || strings.Contains(body, "4318") {
+				t.Errorf("strangers are told %s", body)
 			}
 			took := end()
 			t.Logf("ended in %s", took)
 			if took > 10*3*time.Second {
 				t.Errorf("the end took %s", took)
 			}
+		})
+	}
+}
+
+// A signal that has nothing to send, and one that the collector has no pipeline for, are no reason to call anybody.
+func TestACollectorIsDownWhenItDoesNotAnswerAndNotBefore(t *testing.T) {
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) == "logs" {
+			http.NotFound(w, r)
+		}
+	}))
+	defer collector.Close()
+	for name, tc := range map[string]struct {
+		endpoint                      string
+		traces, metrics, logs, public string
+	}{
+		"it answers":   {collector.URL, "1", "1", "1", `"refused"`},
+		"it is absent": {"http://" + closed(t), "1", "0", "0", `"failing"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			listener := closed(t)
+			base, _, end := served(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": tc.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRIC_EXPORT_INTERVAL": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50",
+				"API_ROUTER_LISTEN_METRICS": listener,
+			})
+			defer end()
+			for signal, want := range map[string]string{"traces": tc.traces, "metrics": tc.metrics, "logs": tc.logs} {
+				eventually(t, signal+" at "+want, func() bool {
+					response, err := client(t).Get("http://" + listener + "/metrics")
+					if err != nil {
+						return false // Its listener opens in the background.
+					}
+					defer func() { _ = response.Body.Close() }()
+					page, _ := io.ReadAll(response.Body)
+					return strings.Contains(string(page), "\n"+`api_router_dependency_up{dependency="otlp_`+signal+`"} `+want+"\n")
+				})
+			}
+			eventually(t, "the public status", func() bool {
+				_, body := get(t, client(t), base+"/v1/status/readyz")
+				return strings.Contains(body, `"otlp_traces","state":"idle"`) && strings.Contains(body, tc.public)
+			})
 		})
 	}
 }
@@ -159,4 +202,52 @@ func TestARequestsSpansAndItsLineShareATrace(t *testing.T) {
 	if strings.Contains(log.String(), "level\":\"WARN\",\"msg\":\"telemetry") {
 		t.Errorf("the log says:\n%s", log)
 	}
+}
+
+func TestASecondSignalDoesNotWaitForASilentCollector(t *testing.T) {
+	silent := silence(t)
+	force := make(chan struct{})
+	log := new(syncBuffer)
+	ctx, cancel := contextFor(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- app.Serve(ctx, app.Process{Version: "test", Stdout: io.Discard, Stderr: log, Force: force}, app.Sources{Env: map[string]string{
+			"API_ROUTER_LISTEN_PUBLIC": closed(t), "API_ROUTER_LISTEN_METRICS": "127.0.0.1:0", "API_ROUTER_SERVER_DRAIN_GRACE": "0s", "OTEL_EXPORTER_OTLP_ENDPOINT": silent,
+			"API_ROUTER_ENVIRONMENT": "development", "BACKEND_ENDPOINTS": "b:http://127.0.0.1:1",
+		}})
+	}()
+	eventually(t, "the start", func() bool { return strings.Contains(log.String(), `"listening"`) })
+	cancel()
+	eventually(t, "the end of all but telemetry", func() bool { return strings.Contains(log.String(), "api-router ended") })
+	began := time.Now()
+	close(force)
+	if err := <-done; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	t.Logf("ended in %s", time.Since(began))
+	if !strings.Contains(log.String(), "the last telemetry was not sent in time") {
+		t.Errorf("it waited for the collector; the log says:\n%s", log)
+	}
+}
+
+// silence is the address of a listener that takes connections and says nothing.
+func silence(t *testing.T) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener.Addr().String() // The kernel takes them.
+}
+
+func TestARouterWithoutRequestsDependsOnNoTrace(t *testing.T) {
+	o := options(t, routed("http://127.0.0.1:1"))
+	o.Registry = telemetry.NewRegistry("test")
+	o.Telemetry = telemetry.New(telemetry.Options{
+		Env:    map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": closed(t), "OTEL_METRIC_EXPORT_INTERVAL": "10", "OTEL_METRIC_EXPORT_TIMEOUT": "10"},
+		Logger: o.Logger, Version: "test", Gatherer: o.Registry, Metrics: o.Registry,
+	})
+	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) })
+	shows(t, run(t, o), `api_router_dependency_up{dependency="otlp_metrics"} 0`, `api_router_dependency_up{dependency="otlp_traces"} 1`)
 }

@@ -100,6 +100,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, a
 		return x, auth.Principal{}, err //nolint:wrapcheck // It is a fault for the client.
 	}
 	x.Organization, x.KeyID = principal.Organization, principal.KeyID
+	g.follow(x)
 	ctx := auth.NewContext(x, principal)
 	if g.Logger.Enabled(ctx, slog.LevelDebug) {
 		g.Logger.LogAttrs(ctx, slog.LevelDebug, "the key was accepted", slog.String("validator", principal.Source))

@@ -122,7 +122,8 @@ func (s *saver) run(ending <-chan struct{}) {
 			case err == nil:
 				pending, failed, pause = nil, false, saveEvery
 			case !failed:
-				s.logger.Warn("the last good policies cannot be saved; a start while the policy source is away has older ones or none", "error", err)
+				s.logger.Warn("the last good policies cannot be saved; a start while the policy source is away has older ones or none; make their directory writable, or set policy.last_good to nothing",
+					"error", err)
 				failed = true
 			default:
 				pause = min(2*pause, saveSlowest)

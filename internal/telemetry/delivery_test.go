@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -463,4 +464,36 @@ func TestASlowCollectorIsWaitedForInTheBackground(t *testing.T) {
 		s.Emit(sample())
 	}
 	await(t, "all traces", func() bool { return s.signal(telemetry.Traces).Exported == 100 })
+}
+
+func TestAMistakeInTheEndpointIsSaidAndNoOther(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, "<html>Please log in</html>")
+	}))
+	t.Cleanup(web.Close)
+	for name, test := range map[string]struct {
+		env       []string
+		says, not string
+	}{
+		"gRPC to a port for HTTP":               {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", web.URL, "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}, "PROTOCOL=http/protobuf", ""},
+		"gRPC to one that says nothing":         {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", broken["silent"](t), "OTEL_EXPORTER_OTLP_TIMEOUT", "200"}, "in time", "PROTOCOL"},
+		"gRPC to one that closes":               {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", broken["resetting"](t)}, "Unavailable", "PROTOCOL"},
+		"HTTP to a page for people":             {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", web.URL}, "is this a collector?", ""},
+		"the endpoint of a signal without path": {[]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", web.URL}, "used as it is", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := build(t, quick(append(test.env, "OTEL_LOGS_EXPORTER", "none", "OTEL_METRICS_EXPORTER", "none")...)).run(t)
+			s.Emit(sample())
+			await(t, "the reason", func() bool { return strings.Contains(s.signal(telemetry.Traces).LastError, test.says) })
+			if got := s.signal(telemetry.Traces); got.Exported > 0 || test.not != "" && strings.Contains(got.LastError, test.not) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -239,34 +241,37 @@ func (c *cage) drive(t *testing.T, r *router) {
 func (c *cage) outputs(t *testing.T, r *router, last func()) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	read := func(host, bearer, path string) {
+	read := func(host, bearer, path string, want int) {
 		t.Helper()
 		response, text := r.sendTo(t, host, bearer, http.MethodGet, path, "")
-		all["GET "+path] = fmt.Sprint(response.Header) + text
-		t.Logf("GET %s: %s, %d bytes", path, response.Status, len(text))
+		if want != 0 && response.StatusCode != want {
+			t.Errorf("GET %s: got %s, want %d: nothing was proved about it", path, response.Status, want)
+		}
+		all["GET "+path] = fmt.Sprint(response.Header) + unpacked(t, text)
 	}
-	paths := []string{
-		"/", "/status", "/admin/v1/decisions", "/admin/v1/audit", "/admin/v1/fleet", "/admin/v1/openapi.yaml", "/admin/v1/status",
-		"/debug/pprof/", "/debug/pprof/cmdline", "/debug/pprof/goroutine?debug=2", "/debug/pprof/heap?debug=1",
+	for _, path := range pages {
+		read(r.admin, adminSecret, path, http.StatusOK)
 	}
+	read(r.admin, adminSecret, "/debug/pprof/cmdline", http.StatusNotFound)
 	for _, kind := range []string{"backends", "policies", "prices", "marks"} {
-		paths = append(paths, "/admin/v1/"+kind, "/admin/v1/"+kind+"?invalid=true")
+		read(r.admin, adminSecret, "/admin/v1/"+kind, http.StatusOK)
+		read(r.admin, adminSecret, "/admin/v1/"+kind+"?invalid=true", http.StatusOK)
 	}
-	for _, id := range []string{"backends/b-" + model, "backends/inline", "backends/user", "policies/p-" + model} {
-		paths = append(paths, "/admin/v1/"+id, "/admin/v1/"+id+"/history")
+	for id, want := range map[string]int{"backends/b-" + model: http.StatusOK, "policies/p-" + model: http.StatusOK, "backends/inline": 0, "backends/user": 0} {
+		read(r.admin, adminSecret, "/admin/v1/"+id, want)
+		read(r.admin, adminSecret, "/admin/v1/"+id+"/history", want)
 	}
-	for _, path := range paths {
-		read(r.admin, adminSecret, path)
+	for _, path := range []string{"/healthz", "/readyz", "/v1/status/healthz", "/v1/status/readyz", "/v1/models"} {
+		read(r.public, canaryCaller, path, http.StatusOK)
 	}
-	for _, path := range []string{"/healthz", "/readyz", "/status", "/v1/models"} {
-		read(r.public, canaryCaller, path)
+	text, err := r.scrape()
+	if err != nil {
+		t.Errorf("/metrics: %v", err)
 	}
-	if text, err := r.scrape(); err == nil { // Its listener may be off.
-		all["/metrics"] = text
-	} else {
-		t.Logf("/metrics: %v", err)
-	}
-	for _, args := range []string{"decisions", "history", "get backends -o yaml", "get policies", "backend list", "explain --model fails --org acme"} {
+	all["/metrics"] = text
+	for _, args := range []string{
+		"decisions", "history", "get backends -o yaml", "get policies", "backend list", "explain --model fails --org acme", "status", "status -o json", "log-level",
+	} {
 		out, err := command(t, r.as(adminSecret), strings.Fields(args)...)
 		all["api-router "+args] = out + fmt.Sprint(err)
 	}
@@ -290,6 +295,31 @@ func (c *cage) outputs(t *testing.T, r *router, last func()) map[string]string {
 	return all
 }
 
+// pages are what the admin listener shows beside documents: the console with the part of it that renews itself, the status, the log level,
+// and profiles as text and as Go's own tools ask for them.
+var pages = []string{
+	"/", "/console/live", "/status", "/admin/v1/status", "/admin/v1/log-level", "/admin/v1/decisions", "/admin/v1/audit", "/admin/v1/fleet", "/admin/v1/openapi.yaml",
+	"/debug/pprof/", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=1", "/debug/pprof/block?seconds=1", "/debug/pprof/mutex?seconds=1",
+	"/debug/pprof/heap", "/debug/pprof/heap?debug=1", "/debug/pprof/allocs", "/debug/pprof/goroutine", "/debug/pprof/goroutine?debug=2", "/debug/pprof/threadcreate?debug=1",
+}
+
+// unpacked is a text, or what it holds where it is compressed, as profiles are.
+func unpacked(t *testing.T, text string) string {
+	t.Helper()
+	if !strings.HasPrefix(text, "\x1f\x8b") {
+		return text
+	}
+	unzipped, err := gzip.NewReader(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(unzipped)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
 // search looks for every canary in every output. What each output must have instead shows that it was looked at.
 func (c *cage) search(t *testing.T, all map[string]string, files ...string) {
 	t.Helper()
@@ -301,8 +331,11 @@ func (c *cage) search(t *testing.T, all map[string]string, files ...string) {
 	for _, signal := range []string{"traces", "metrics", "logs"} {
 		must["OTLP "+signal] = model
 	}
-	must["/metrics"] = model
-	must["GET /debug/pprof/goroutine?debug=2"] = "goroutine"
+	maps.Copy(must, map[string]string{
+		"/metrics": model, "GET /": "acme", "GET /console/live": "acme", "GET /status": "b-" + model, "GET /admin/v1/status": "b-" + model, "api-router status": "b-" + model,
+		"GET /admin/v1/log-level": "debug", "api-router log-level": "debug", "GET /v1/status/readyz": "policy", "GET /debug/pprof/": "goroutine",
+		"GET /debug/pprof/goroutine?debug=2": "goroutine", "GET /debug/pprof/goroutine": "ServeHTTP", "GET /debug/pprof/heap": "api-router", "GET /debug/pprof/trace?seconds=1": "go 1.",
+	})
 	for _, file := range files {
 		must["the file "+file] = model
 	}
@@ -352,6 +385,32 @@ func TestNoSecretIsInAnyOutputOfARouterWithEtcd(t *testing.T) {
 			return nil
 		})
 	}))
+}
+
+// What Go's runtime writes of a process that dies is for whoever looks for the reason, and is kept where logs are.
+func TestNoSecretIsInWhatADyingRouterLeaves(t *testing.T) {
+	c := newCage(t)
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	var text strings.Builder
+	for name, url := range c.models {
+		fmt.Fprintf(&text, "---\nkind: Backend\nid: b-%[1]s\nurl: %[2]s\napi_key: env:BACKEND_KEY\n---\nkind: RoutingPolicy\nid: p-%[1]s\nmodel: %[1]s\nbackends: [{id: b-%[1]s}]\n", name, url)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := serve(t, append(c.settings(onGRPC), "policy.file.path="+file, "GOTRACEBACK=all")...)
+	eventually(t, "the policies route", func() error { return r.served("b-" + model) })
+	response, body := r.sendTo(t, r.public, canaryCaller, http.MethodPost, "/v1/chat/completions", chat(model, promptText, false))
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("got %s: %s", response.Status, body)
+	}
+	r.end(syscall.SIGQUIT)
+	log := r.log.String()
+	if !strings.Contains(log, "SIGQUIT: quit") || strings.Count(log, "\ngoroutine ") < 5 {
+		t.Fatalf("it has left no dump:\n%s", tail(log))
+	}
+	secrets.in(t, "the dump", log)
+	private.in(t, "the dump", log)
 }
 
 // lock gives the server's root etcdPassword, and refuses everybody else from now on.

@@ -129,6 +129,37 @@ func (e *etcd) remove(t *testing.T, key string) {
 	}
 }
 
+// get is the value of a key, "" if there is none.
+func (e *etcd) get(t *testing.T, key string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	response, err := e.client.Get(ctx, prefix+key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(response.Kvs) == 0 {
+		return ""
+	}
+	return string(response.Kvs[0].Value)
+}
+
+// keys are all that are there, the prefix included, in their order.
+func (e *etcd) keys(t *testing.T) []string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), hang)
+	defer cancel()
+	response, err := e.client.Get(ctx, "", clientv3.WithFromKey(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := make([]string, 0, len(response.Kvs))
+	for _, kv := range response.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	return keys
+}
+
 // route puts the backend north and a policy that sends the model to it alone.
 func (e *etcd) route(t *testing.T, url string) {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,9 +136,19 @@ func startWith(t *testing.T, resolvConf, name string, env []string, args ...stri
 		name = "/bin/sh"
 		attributes.Unshareflags = syscall.CLONE_NEWNS
 	}
+	return startAs(t, attributes, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...), name, args...)
+}
+
+// startExactly starts a program with this environment and nothing else in it.
+func startExactly(t *testing.T, env []string, name string, args ...string) *process {
+	t.Helper()
+	return startAs(t, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, env, name, args...)
+}
+
+func startAs(t *testing.T, attributes *syscall.SysProcAttr, env []string, name string, args ...string) *process {
+	t.Helper()
 	p := &process{Cmd: exec.Command(name, args...), log: &journal{}, done: make(chan struct{})}
-	p.SysProcAttr = attributes
-	p.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	p.SysProcAttr, p.Env = attributes, env
 	p.Stdout, p.Stderr = p.log, p.log
 	p.begun = time.Now()
 	if err := p.Start(); err != nil {
@@ -200,6 +211,12 @@ func (r *router) healthy(t *testing.T) {
 // launch starts a router and does not wait for it. resolvConf is as in startWith.
 func launch(t *testing.T, resolvConf string, settings ...string) *router {
 	t.Helper()
+	return launchBy(t, nil, resolvConf, settings...)
+}
+
+// launchBy is launch with a program before the router's: one that puts itself somewhere and becomes what follows.
+func launchBy(t *testing.T, before []string, resolvConf string, settings ...string) *router {
+	t.Helper()
 	r := &router{public: free(t), admin: free(t), metrics: free(t)}
 	env := []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
@@ -215,7 +232,8 @@ func launch(t *testing.T, resolvConf string, settings ...string) *router {
 		}
 		env = append(env, name+"="+value)
 	}
-	r.process = startWith(t, resolvConf, binary, env, "serve")
+	line := append(slices.Clone(before), binary, "serve")
+	r.process = startWith(t, resolvConf, line[0], env, line[1:]...)
 	r.client = &http.Client{Timeout: hang, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	t.Cleanup(r.client.CloseIdleConnections)
 	return r

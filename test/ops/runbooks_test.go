@@ -64,7 +64,8 @@ func TestTextsNameOnlyAlertsThatThereAre(t *testing.T) {
 // texts are the pages for operators.
 func texts(t *testing.T) []string {
 	t.Helper()
-	return slices.Concat(files(t, "docs/runbooks/*.md"), files(t, "deploy/*.md"), files(t, "deploy/*/*.md"))
+	return slices.Concat(files(t, "docs/runbooks/*.md"), files(t, "deploy/*.md"), files(t, "deploy/*/*.md"),
+		files(t, "docs/kubernetes.md"), files(t, "docs/migration.md"))
 }
 
 func TestLinksOfOperatorsPagesLeadSomewhere(t *testing.T) {
