@@ -263,8 +263,7 @@ func stateURL(target *string) word {
 			return state.CheckURL(s)
 		}
 		u, err := url.Parse(s)
-		switch {
-		case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/"):
+		if err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/") {
 			return errors.New("it is neither of the form sqlite:///PATH, with an absolute path, nor postgres://USER@HOST/DATABASE")
 		}
 		return nil

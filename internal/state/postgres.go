@@ -124,7 +124,7 @@ func (d *postgresPool) migrate(ctx context.Context, migrate migration) error {
 		return err
 	}
 	db := stdlib.OpenDBFromPool(d.pool)
-	defer db.Close()
+	defer func() { _ = db.Close() }() // The pool stays, and this holds nothing else.
 	return migrate(ctx, db, schema{
 		dialect: goose.DialectPostgres,
 		folder:  "migrations/postgres",
