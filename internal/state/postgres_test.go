@@ -212,6 +212,24 @@ func TestABookMayHaveASchemaOfItsOwn(t *testing.T) {
 	server.Exec(t, database, "SELECT FROM router.document")
 }
 
+// The router's user need not own the tables where another brings them up to date.
+func TestAUserThatMayOnlyReadAndWriteIsEnough(t *testing.T) {
+	server := postgres.Shared(t)
+	database, password := server.Database(t), reference(t)
+	owner := Options{URL: server.URL(database, ""), Password: password, Logger: slog.New(slog.DiscardHandler)}
+	if _, _, err := Migrate(waits(t), owner); err != nil {
+		t.Fatal(err)
+	}
+	server.Exec(t, database, "CREATE ROLE modest LOGIN PASSWORD '"+postgres.Password+"'",
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO modest")
+	owner.URL = strings.Replace(owner.URL, postgres.User+"@", "modest@", 1)
+	book := withKeys(t, owner)
+	writeVersion(t, book, "a", 1)
+	follower := following(t, book)
+	made(t, book, aKey("acme", 1))
+	follower.agrees(t, book)
+}
+
 func TestNothingIsMigratedWhereThatIsLeftToAPerson(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		place.Manual = true

@@ -135,12 +135,12 @@ func transact(ctx context.Context, db *sql.DB, options *sql.TxOptions, run func(
 type sqliteTx struct{ *sql.Tx }
 
 func (t sqliteTx) exec(ctx context.Context, statement string, args ...any) error {
-	_, err := t.ExecContext(ctx, statement, args...)
+	_, err := t.ExecContext(ctx, statement, args...) //nolint:gosec // Statements are put together from constants and numbers of parameters.
 	return err
 }
 
 func (t sqliteTx) one(ctx context.Context, query string, args ...any) row {
-	return t.QueryRowContext(ctx, query, args...)
+	return t.QueryRowContext(ctx, query, args...) //nolint:gosec // As above.
 }
 
 func (t sqliteTx) each(ctx context.Context, take func(row) error, query string, args ...any) error {
