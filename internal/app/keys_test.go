@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -75,9 +76,7 @@ func (b *books) Follow(ctx context.Context, give func(auth.Change), whole func()
 func (b *books) Used(_ context.Context, at map[string]time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for id, t := range at {
-		b.used[id] = t
-	}
+	maps.Copy(b.used, at)
 	return nil
 }
 

@@ -59,7 +59,7 @@ func TestACacheRemembersWhatItWasTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &remote{takes: 10 * time.Millisecond, answer: accepts}
 		c := auth.Cached(r, cacheOptions)
-		step := func(what string, credential string, code fault.Code, asked int64) {
+		step := func(what, credential string, code fault.Code, asked int64) {
 			t.Helper()
 			before := r.asked.Load()
 			p, got := asks(t, c, credential)

@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -194,10 +195,7 @@ func (t *table) dump(w *bufio.Writer) error {
 		for j := range entries {
 			granted[entries[j].grant] = (*t.list.Load())[entries[j].grant]
 		}
-		sealed := make(map[keyID][]byte, len(s.sealed))
-		for id, secret := range s.sealed {
-			sealed[id] = secret
-		}
+		sealed := maps.Clone(s.sealed)
 		s.mu.RUnlock()
 		for j := range entries {
 			if err := dumpEntry(w, &entries[j], granted[entries[j].grant], sealed[entries[j].id], numbers); err != nil {

@@ -129,7 +129,7 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 }
 
 // put takes a key into the table. What is wrong with it may leave it known, but not usable.
-func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive,staticcheck // The error is no failure of put.
+func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive // The error is no failure of put.
 	id, ok := fixed(key.ID)
 	if !ok {
 		return fmt.Errorf("its id has not %d characters", idLength), false

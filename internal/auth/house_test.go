@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
@@ -96,9 +97,7 @@ func (l *ledger) Used(_ context.Context, at map[string]time.Time) error {
 	if l.usedErr != nil {
 		return l.usedErr
 	}
-	for id, t := range at {
-		l.used[id] = t
-	}
+	maps.Copy(l.used, at)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ai-aas/api-router/internal/auth"
@@ -84,9 +85,8 @@ func (g *Gateway) client(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	from := at.Addr().Unmap().WithZone("")
-	lines := r.Header[forwardedFor]
-	for i := len(lines) - 1; i >= 0; i-- {
-		for rest := lines[i]; rest != ""; {
+	for _, line := range slices.Backward(r.Header[forwardedFor]) {
+		for rest := line; rest != ""; {
 			if !g.trusts(from) {
 				return from
 			}

@@ -101,7 +101,9 @@ func TestAKeyMayDoWhatItsScopesSay(t *testing.T) {
 	}, nil)
 	h := build(t, setting{documents: twoModels, keys: auth.Chain(keys), verifier: keys}, backend.URL, other.URL)
 	const chats, inputs = "/v1/chat/completions", "/v1/embeddings"
-	hello := func(model string) string { return fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":"Hi"}]}`, model) }
+	hello := func(model string) string {
+		return fmt.Sprintf(`{"model":%q,"messages":[{"role":"user","content":"Hi"}]}`, model)
+	}
 	for _, tc := range []struct {
 		key, path, body, code string
 		status                int
