@@ -13,8 +13,8 @@ import (
 )
 
 // pagePolicy is the Content-Security-Policy of pages: what they need comes from here, in files of its own.
-const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; " +
-	"base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+const pagePolicy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 const htmlType = "text/html; charset=utf-8"
 

@@ -73,7 +73,7 @@ func TestPagesHaveAPolicyOfContentWithoutAnythingInline(t *testing.T) {
 			t.Errorf("%s: %q", name, got.Header.Get(name))
 		}
 	}
-	if strings.Contains(pagePolicy, "unsafe") {
+	if strings.Contains(pagePolicy, "unsafe") || strings.Contains(pagePolicy, "data:") || !strings.Contains(pagePolicy, "form-action 'none'") {
 		t.Error(pagePolicy)
 	}
 }
@@ -118,6 +118,22 @@ func TestTheStatusIsTheSameInTheAPIAndBesideIt(t *testing.T) {
 	must(t, err)
 	if got.Attention != 1 || len(got.Components) != 1 || got.Components[0].Action != "start it" || *got.Components[0].AgeSeconds != age {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestAPageTellsABrowsersUserWhereTheTokenGoes(t *testing.T) {
+	h := newHouse(t)
+	for name, headers := range map[string][]string{
+		"nothing":                     nil,
+		"the token as the user name":  {"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte(secrets[adminapi.RoleViewer]+":"))},
+		"a password that is no token": {"Authorization", basic("wrong")},
+	} {
+		if got := h.send("", http.MethodGet, "/", "", headers...); !strings.Contains(string(got.body), "as the password") {
+			t.Errorf("%s: %s", name, got.body)
+		}
+		if got := h.send("", http.MethodGet, adminapi.Prefix+"/fleet", "", headers...); strings.Contains(string(got.body), "password") {
+			t.Errorf("%s, to the API: %s", name, got.body)
+		}
 	}
 }
 

@@ -51,9 +51,13 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 	if a.Open {
 		return openDoor(r, from)
 	}
+	ways := "as Authorization: Bearer TOKEN"
+	if page {
+		ways += ", or in a browser as the password, whatever the user name"
+	}
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 {
-		return actor{}, fault.New(fault.MissingAPIKey, "authentication required: send an admin token as Authorization: Bearer TOKEN")
+		return actor{}, fault.New(fault.MissingAPIKey, "authentication required: send an admin token "+ways)
 	}
 	if len(values) > 1 {
 		return actor{}, fault.New(fault.AmbiguousRequest, "the Authorization header is there more than once").WithParam("Authorization")
@@ -63,10 +67,8 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 	case strings.EqualFold(scheme, "Bearer"):
 	case page && basic:
 		token = password
-	case page:
-		return actor{}, fault.New(fault.InvalidAPIKey, "pages take Authorization: Bearer TOKEN, or Basic with the token as the password, and no other scheme")
 	default:
-		return actor{}, fault.New(fault.InvalidAPIKey, "the admin API takes Authorization: Bearer TOKEN and no other scheme")
+		return actor{}, fault.New(fault.InvalidAPIKey, "this scheme of Authorization is not known here: send an admin token "+ways)
 	}
 	digest := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	var found actor
@@ -82,7 +84,7 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 		return actor{}, fault.New(fault.RateLimitExceeded, "this admin token is not known here, and many such came from this address: correct it before you send it again").
 			WithRetryAfter(wait)
 	}
-	return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask")
+	return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask; it is sent "+ways)
 }
 
 // openDoor is the login of the mode without tokens. A web page can make a browser resolve its own name to a loopback

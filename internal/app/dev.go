@@ -61,7 +61,7 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	config.Telemetry.Traces.Sample = 1 // Whoever looks for a trace here looks for that of the request just sent.
 	registry := telemetry.NewRegistry(p.Version)
 	sent, log := p.tell(o.Env, &config, registry, level, log)
-	defer flush(sent, log)
+	defer flush(sent, log, p.Force)
 	config.Policy.Source, config.Policy.LastGood = SourceState, ""
 	config.Server.DrainGrace, config.Server.DrainTimeout = 0, 5*time.Second
 	config.Listen.Admin = cmp.Or(o.AdminListen, config.Listen.Admin)

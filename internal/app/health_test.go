@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -198,6 +199,7 @@ func TestTelemetryThatCannotBeSentAsAskedNeedsAPerson(t *testing.T) {
 	o.Telemetry = telemetry.New(telemetry.Options{Logger: slog.New(slog.DiscardHandler), Gatherer: telemetry.NewRegistry("test"), Env: map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + closed(t), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "morse", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc", "OTEL_LOGS_EXPORTER": "none",
 	}})
+	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // Nothing takes what is left.
 	p := run(t, o)
 	h, err := operator(t, p, token).Status(t.Context())
 	if err != nil {

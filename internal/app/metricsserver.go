@@ -27,7 +27,6 @@ const (
 	metricsConnections  = 64
 	metricsReadTimeout  = 5 * time.Second
 	metricsWriteTimeout = 20 * time.Second
-	metricsIdleTimeout  = 2 * time.Minute // a scraper keeps its connection from one scrape to the next
 	metricsMaxHeader    = 8 << 10
 )
 
@@ -139,12 +138,12 @@ func (m *metricsServer) serve(ctx context.Context, listener net.Listener) error 
 		ReadHeaderTimeout: metricsReadTimeout,
 		ReadTimeout:       metricsReadTimeout,
 		WriteTimeout:      metricsWriteTimeout,
-		IdleTimeout:       metricsIdleTimeout,
 		MaxHeaderBytes:    metricsMaxHeader,
 		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 
 		DisableGeneralOptionsHandler: true,
 	}
+	server.SetKeepAlivesEnabled(false) // A scrape is rare; connections that wait for the next one would keep others out.
 	addr := listener.Addr()
 	m.open.Store(&addr)
 	defer m.open.Store(nil)

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -106,6 +107,25 @@ func TestATakenMetricsPortKeepsNothingFromServingAndIsTriedAgain(t *testing.T) {
 	shows(t, p, "api_router_ready 1")
 	if got := p.MetricsAddr().String(); got != o.Config.Listen.Metrics {
 		t.Errorf("it opened %s", got)
+	}
+}
+
+func TestIdleConnectionsKeepNobodyFromTheMetrics(t *testing.T) {
+	p := run(t, options(t, routed("http://127.0.0.1:1")))
+	eventually(t, "the metrics listener", func() bool { return p.MetricsAddr() != nil })
+	for range 70 { // More than may be open at once.
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.MetricsAddr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err != nil {
+			t.Fatalf("a connection after others that do nothing any more: %v", err)
+		}
 	}
 }
 

@@ -49,7 +49,7 @@ func Serve(ctx context.Context, p Process, sources Sources) error {
 	setLevel(level, config.Log.Level)
 	registry := telemetry.NewRegistry(p.Version)
 	sent, log := p.tell(sources.Env, &config, registry, level, log)
-	defer flush(sent, log)
+	defer flush(sent, log, p.Force)
 	for _, n := range notes {
 		log.LogAttrs(ctx, n.Level, n.Message, n.Attrs...)
 	}

@@ -28,10 +28,21 @@ func (p *Process) tell(env map[string]string, c *Config, registry *prometheus.Re
 // flushBudget is a little more than what telemetry allows itself.
 const flushBudget = 5 * time.Second
 
+// hurry is what is left of it when a second signal asks for the end at once: enough for a collector that answers.
+const hurry = 500 * time.Millisecond
+
 // flush sends what is left of the telemetry, after everything that could tell more. log writes to stderr alone by now.
-func flush(t *telemetry.Telemetry, log *slog.Logger) {
+func flush(t *telemetry.Telemetry, log *slog.Logger, force <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushBudget)
 	defer cancel()
+	go func() {
+		select {
+		case <-force:
+			pause(ctx, hurry)
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if err := t.Stop(ctx); err != nil {
 		log.Warn("stopping failed", "part", "telemetry", "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
 // served runs Serve with one simulated backend and env, until end is called, which returns how long that took.
@@ -72,8 +74,8 @@ func TestAnEndpointWhereNobodyListensStopsNothing(t *testing.T) {
 				t.Errorf("a request got %d", response.StatusCode)
 			}
 			eventually(t, "the warning", func() bool { return strings.Contains(log.String(), "telemetry is not delivered") })
-			if _, body := get(t, client(t), base+"/v1/status/readyz"); !strings.Contains(body, `"otlp_logs"`) || !strings.Contains(body, `"failing"`) || strings.Contains(body, "4318") {
-				t.Errorf("the status is %s", body)
+			if status, body := get(t, client(t), base+"/v1/status/readyz"); status != http.StatusOK || strings.Contains(body, "otlp") || strings.Contains(body, "4318") {
+				t.Errorf("strangers are told %s", body)
 			}
 			took := end()
 			t.Logf("ended in %s", took)
@@ -200,4 +202,52 @@ func TestARequestsSpansAndItsLineShareATrace(t *testing.T) {
 	if strings.Contains(log.String(), "level\":\"WARN\",\"msg\":\"telemetry") {
 		t.Errorf("the log says:\n%s", log)
 	}
+}
+
+func TestASecondSignalDoesNotWaitForASilentCollector(t *testing.T) {
+	silent := silence(t)
+	force := make(chan struct{})
+	log := new(syncBuffer)
+	ctx, cancel := contextFor(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- app.Serve(ctx, app.Process{Version: "test", Stdout: io.Discard, Stderr: log, Force: force}, app.Sources{Env: map[string]string{
+			"API_ROUTER_LISTEN_PUBLIC": closed(t), "API_ROUTER_LISTEN_METRICS": "127.0.0.1:0", "API_ROUTER_SERVER_DRAIN_GRACE": "0s", "OTEL_EXPORTER_OTLP_ENDPOINT": silent,
+			"API_ROUTER_ENVIRONMENT": "development", "BACKEND_ENDPOINTS": "b:http://127.0.0.1:1",
+		}})
+	}()
+	eventually(t, "the start", func() bool { return strings.Contains(log.String(), `"listening"`) })
+	cancel()
+	eventually(t, "the end of all but telemetry", func() bool { return strings.Contains(log.String(), "api-router ended") })
+	began := time.Now()
+	close(force)
+	if err := <-done; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	t.Logf("ended in %s", time.Since(began))
+	if !strings.Contains(log.String(), "the last telemetry was not sent in time") {
+		t.Errorf("it waited for the collector; the log says:\n%s", log)
+	}
+}
+
+// silence is the address of a listener that takes connections and says nothing.
+func silence(t *testing.T) string {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener.Addr().String() // The kernel takes them.
+}
+
+func TestARouterWithoutRequestsDependsOnNoTrace(t *testing.T) {
+	o := options(t, routed("http://127.0.0.1:1"))
+	o.Registry = telemetry.NewRegistry("test")
+	o.Telemetry = telemetry.New(telemetry.Options{
+		Env:    map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": closed(t), "OTEL_METRIC_EXPORT_INTERVAL": "10", "OTEL_METRIC_EXPORT_TIMEOUT": "10"},
+		Logger: o.Logger, Version: "test", Gatherer: o.Registry, Metrics: o.Registry,
+	})
+	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) })
+	shows(t, run(t, o), `api_router_dependency_up{dependency="otlp_metrics"} 0`, `api_router_dependency_up{dependency="otlp_traces"} 1`)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,7 +135,7 @@ func RequestID(ctx context.Context) string {
 // attrs are the fields of the access log line.
 func (x *exchange) attrs(method string) []slog.Attr {
 	attrs := make([]slog.Attr, 0, 26)
-	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("trace_id", x.TraceID), slog.String("method", printable(method)), slog.String("path", printable(x.Endpoint)),
+	attrs = append(attrs, slog.String("request_id", x.RequestID), slog.String("trace_id", x.TraceID), slog.String("method", verb(method)), slog.String("path", x.path()),
 		slog.Int("status", x.Status), slog.Float64("latency_ms", x.LatencyMillis))
 	text := func(key, value string) {
 		if value != "" {
@@ -161,6 +162,27 @@ func (x *exchange) attrs(method string) []slog.Attr {
 		text("error", x.err.Error())
 	}
 	return attrs
+}
+
+// path is what was asked for, as lines and traces tell it.
+func (x *exchange) path() string {
+	if x.recorded {
+		return x.Endpoint // It is our own text.
+	}
+	return printable(x.Endpoint)
+}
+
+// methods are those that everybody knows.
+var methods = [...]string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
+}
+
+// verb is a request's method as lines and traces tell it: our own text, or a stranger's made printable.
+func verb(method string) string {
+	if at := slices.Index(methods[:], method); at >= 0 {
+		return methods[at]
+	}
+	return printable(method)
 }
 
 // clientRequestID keeps a client's own id if it is short and printable.

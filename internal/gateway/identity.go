@@ -24,6 +24,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, a
 		return x, auth.Principal{}, g.guesses.Wrong(g.client(r), err)
 	}
 	x.Organization, x.KeyID, x.Project = principal.Organization, principal.KeyID, principal.Project
+	g.follow(x)
 	if err := g.allow(r, x, &principal); err != nil {
 		return x, auth.Principal{}, err
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/ai-aas/api-router/internal/usage"
 )
 
 // The bounds of what labels can say. Models are configured, so the first is reached only by a policy that changes its names for ever;
@@ -139,7 +141,7 @@ func newMetrics(registerer prometheus.Registerer, bodies func() float64) *metric
 		firstByte: histogram("time_to_first_token_seconds", "From the receipt of a streamed request's head to the first event with content.", firstByteBuckets, "model"),
 		tokens:    counter("tokens_total", "Tokens that requests used. cached_input is a part of input, reasoning a part of output.", "model", "type"),
 		failovers: counter("failovers_total", "Attempts that were made because the one before them had failed.", "model"),
-		truncated: counter("streams_truncated_total", "Streams that ended before their answer was complete.", "model"),
+		truncated: counter("streams_truncated_total", "Streams that a backend, or the router, ended before their answer was complete; clients that left do not count.", "model"),
 		inFlight: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "api_router_gateway_requests_in_flight", Help: "Requests that are being answered now.",
 		}),
@@ -176,7 +178,7 @@ func (h *modelHandles) observe(x *exchange, labels prometheus.Labels) {
 	if x.Attempts > 1 {
 		h.failovers.Add(float64(x.Attempts - 1))
 	}
-	if x.Stream && x.Truncated {
+	if x.Stream && x.Truncated && x.StopReason != usage.StopClientGone {
 		h.truncated.Inc()
 	}
 	add(h.input, x.PromptTokens)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/ai-aas/api-router/internal/usage"
 )
 
 const gatewayRequests = "api_router_gateway_requests_total"
@@ -97,6 +99,18 @@ func TestAStreamThatBreaksIsCountedAsTruncated(t *testing.T) {
 	h.closed(1)
 	counts(t, registry, "api_router_gateway_streams_truncated_total", `{model="m"} 1`)
 	counts(t, registry, gatewayRequests, `{code="backend_error",endpoint="/v1/chat/completions",model="m",status="200"} 1`)
+}
+
+func TestAClientThatLeavesIsNoTruncatedStream(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	h := build(t, setting{metrics: registry}, play(t, says(streamed(opening, delta("a")))).URL)
+	resp := h.post("/v1/chat/completions", streamChat)
+	_, _ = resp.Body.Read(make([]byte, 1))
+	_ = resp.Body.Close()
+	if rec := h.closed(1); rec.StopReason != usage.StopClientGone {
+		t.Fatalf("%+v", rec)
+	}
+	counts(t, registry, "api_router_gateway_streams_truncated_total", `{model="m"} 0`)
 }
 
 func TestAPanicIsCounted(t *testing.T) {

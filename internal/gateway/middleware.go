@@ -95,7 +95,8 @@ func (g *Gateway) rescue(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 // end writes the record, the trace and the access log line, and counts the request. It runs exactly once a request, also when the handler panicked.
 func (g *Gateway) end(r *http.Request, x *exchange, quiet bool) {
-	x.LatencyMillis = millis(time.Since(x.Start))
+	x.ended = time.Now()
+	x.LatencyMillis = millis(x.ended.Sub(x.Start))
 	g.metrics.inFlight.Dec()
 	if x.recorded {
 		g.Recorder.Close(&x.Record)
@@ -138,15 +139,15 @@ func (g *Gateway) tell(r *http.Request, x *exchange, quiet bool) {
 	g.Logger.LogAttrs(line{x}, level, "request", attrs...)
 }
 
-// printable makes a client's text safe for a log line or a message, and short.
+// printable makes a client's text safe for a log line or a message, and short. It is a copy: lines and traces wait in queues, and must not
+// keep the whole head of the request there.
 func printable(s string) string {
-	s = s[:min(len(s), 200)]
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
 		}
 		return c
-	}, s)
+	}, strings.Clone(s[:min(len(s), 200)]))
 }
 
 func millis(d time.Duration) float64 {

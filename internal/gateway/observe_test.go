@@ -2,10 +2,12 @@ package gateway
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -152,4 +154,28 @@ func BenchmarkObserve(b *testing.B) {
 			m.observe(x)
 		}
 	})
+}
+
+func TestWhatALineSaysOfARequestKeepsNoneOfItsMemory(t *testing.T) {
+	head := "GET /v1/models?" + strings.Repeat("x", 1<<15)
+	x := &exchange{surface: "/v1/models"}
+	x.Endpoint = head[4:14]
+	inHead := func(s string) bool {
+		at, begin := uintptr(unsafe.Pointer(unsafe.StringData(s))), uintptr(unsafe.Pointer(unsafe.StringData(head)))
+		return at >= begin && at < begin+uintptr(len(head))
+	}
+	for _, a := range x.attrs(head[:3]) {
+		if a.Value.Kind() == slog.KindString && inHead(a.Value.String()) {
+			t.Errorf("%s of a line", a.Key)
+		}
+	}
+	span := x.span(head[:3], "")
+	if span.Name != "GET /v1/models" || inHead(span.Name) {
+		t.Errorf("the name %q", span.Name)
+	}
+	for _, a := range span.Attributes {
+		if s, ok := a.Value.(string); ok && inHead(s) {
+			t.Errorf("%s of a span", a.Key)
+		}
+	}
 }

@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/fault"
@@ -29,16 +31,13 @@ type Tracer interface {
 type milestones struct {
 	deciding, decided time.Time
 	answered          time.Time // the proxy was done
+	ended             time.Time // the answer is out
 }
 
 // join finds the request's place in a trace: below the client's, if that named one, else in a new one.
 func (g *Gateway) join(x *exchange, r *http.Request) {
 	if parent := r.Header["Traceparent"]; len(parent) == 1 {
-		state := ""
-		if s := r.Header["Tracestate"]; len(s) == 1 {
-			state = s[0]
-		}
-		x.caller, _ = trace.Parse(parent[0], state)
+		x.caller, _ = trace.Parse(parent[0], strings.Join(r.Header["Tracestate"], ",")) // A list may come in several headers.
 	}
 	x.place = trace.Context{Trace: x.caller.Trace, Sampled: x.caller.Sampled, State: x.caller.State}
 	if x.caller.IsZero() {
@@ -46,9 +45,16 @@ func (g *Gateway) join(x *exchange, r *http.Request) {
 	}
 	if g.Tracer != nil {
 		x.place.Span = trace.NewSpanID()
-		x.place.Sampled = g.Tracer.Sample(x.place.Trace, x.caller)
+		x.place.Sampled = g.Tracer.Sample(x.place.Trace, trace.Context{})
 	}
 	x.TraceID = x.place.Trace.String()
+}
+
+// follow lets the caller's word decide whether the request is traced, once it is known who asks: a stranger's would fill the tracer's queue.
+func (g *Gateway) follow(x *exchange) {
+	if g.Tracer != nil && !x.caller.IsZero() {
+		x.place.Sampled = g.Tracer.Sample(x.place.Trace, x.caller)
+	}
 }
 
 // place is what backends are told of the request's trace; nothing where nobody takes traces.
@@ -97,7 +103,7 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 	}
 	switch {
 	case x.place.Sampled:
-	case x.err != nil && (x.Status >= http.StatusInternalServerError || x.Truncated):
+	case x.failed():
 		kept = keptFailed
 	case g.Slow > 0 && first >= millis(g.Slow):
 		kept = keptSlow
@@ -108,8 +114,7 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 		return
 	}
 	t := &trace.Trace{ID: x.place.Trace, State: x.place.State, Sampled: x.place.Sampled, Spans: make([]trace.Span, 0, 3+len(x.trail))}
-	end := x.Start.Add(time.Duration(x.LatencyMillis * float64(time.Millisecond)))
-	t.Spans = append(t.Spans, x.span(r.Method, kept, end))
+	t.Spans = append(t.Spans, x.span(r.Method, kept))
 	if !x.decided.IsZero() {
 		t.Spans = append(t.Spans, x.below("plan", x.deciding, x.decided,
 			texts("api_router.policy", x.Policy, "api_router.policy_revision", x.PolicyRevision)...))
@@ -122,7 +127,7 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 		t.Spans = append(t.Spans, x.attempt(&x.trail[i], reason))
 	}
 	if !x.answered.IsZero() {
-		t.Spans = append(t.Spans, x.below("settle", x.answered, end, x.used()...))
+		t.Spans = append(t.Spans, x.below("settle", x.answered, x.ended, x.used()...))
 	}
 	g.Tracer.Emit(t)
 	x.traced = true
@@ -130,20 +135,22 @@ func (g *Gateway) trace(r *http.Request, x *exchange) {
 
 // span is the request's own. Names and attributes are those of OpenTelemetry's semantic conventions for HTTP servers and for generative
 // AI, and our own for what these have no word for.
-func (x *exchange) span(method, kept string, end time.Time) trace.Span {
-	path := printable(x.Endpoint)
-	if !x.recorded && x.Code != "" {
-		path = "" // What a stranger invents is no name for a span.
+func (x *exchange) span(method, kept string) trace.Span {
+	name, known, original, route := verb(method), verb(method), "", x.surface
+	if !slices.Contains(methods[:], method) { // What a stranger invents is no name for a span.
+		name, known, original = "HTTP", "_OTHER", name
 	}
-	s := trace.Span{ID: x.place.Span, Parent: x.caller.Span, Remote: !x.caller.IsZero(), Name: printable(method), Kind: trace.Server, Start: x.Start, End: end}
-	if path != "" {
-		s.Name += " " + path
+	if route == otherEndpoint {
+		route = ""
+	} else {
+		name += " " + route
 	}
-	s.Attributes = append(texts("http.request.method", printable(method), "http.route", path, "url.path", printable(x.Endpoint),
+	s := trace.Span{ID: x.place.Span, Parent: x.caller.Span, Remote: !x.caller.IsZero(), Name: name, Kind: trace.Server, Start: x.Start, End: x.ended}
+	s.Attributes = append(texts("http.request.method", known, "http.request.method_original", original, "http.route", route, "url.path", x.path(),
 		"api_router.request_id", x.RequestID, "api_router.client_request_id", x.ClientRequestID, "api_router.organization", x.Organization,
 		"api_router.key_id", x.KeyID, "error.type", x.Code, "api_router.kept", kept),
 		trace.Attribute{Key: "http.response.status_code", Value: int64(x.Status)})
-	if x.err != nil && (x.Status >= http.StatusInternalServerError || x.Truncated) { // A client's mistake is not the server's.
+	if x.failed() {
 		s.Failure = fault.From(x.err).Message
 	}
 	if !x.recorded {
@@ -158,6 +165,11 @@ func (x *exchange) span(method, kept string, end time.Time) trace.Span {
 	}
 	s.Attributes = append(s.Attributes, x.used()...)
 	return s
+}
+
+// failed reports whether the request failed on our side. A client's mistake does not count, nor does one that leaves before its answer is whole.
+func (x *exchange) failed() bool {
+	return x.err != nil && fault.CodeOf(x.err) != fault.ClientClosed && (x.Status >= http.StatusInternalServerError || x.Truncated)
 }
 
 // below is a span of the router's own work for the request.

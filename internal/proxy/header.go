@@ -46,9 +46,10 @@ func (f *flight) outgoingHeader(backend *fleet.Backend) http.Header {
 func (f *flight) traced(h http.Header) {
 	place := f.req.Trace
 	if place.IsZero() {
-		for _, name := range [...]string{headerParent, headerState} {
-			if v := f.req.Header[name]; len(v) == 1 {
-				h[name] = v
+		if parent := f.req.Header[headerParent]; len(parent) == 1 { // A state without a parent is the state of nothing.
+			h[headerParent] = parent
+			if state := f.req.Header[headerState]; len(state) > 0 {
+				h[headerState] = state
 			}
 		}
 		return

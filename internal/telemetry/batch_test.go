@@ -1,8 +1,10 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -205,3 +207,39 @@ func (counting) Enabled(context.Context, slog.Level) bool    { return true }
 func (c counting) Handle(context.Context, slog.Record) error { *c.n++; return nil }
 func (c counting) WithAttrs([]slog.Attr) slog.Handler        { return c }
 func (c counting) WithGroup(string) slog.Handler             { return c }
+
+func TestWhatIsLostFromTheFirstFailureOnIsSaid(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]failure{"that does not pass": {reason: "401"}, "that is a refusal": {reason: "404", refused: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var answer error = &fails
+				var journal bytes.Buffer
+				s := signalBy(scripted(func(context.Context) error { return answer }), make(chan struct{}))
+				s.log = slog.New(slog.NewTextHandler(&journal, nil))
+				s.deliver(t.Context(), time.Minute, 7, nil)
+				s.deliver(t.Context(), time.Minute, 2, nil)
+				time.Sleep(askAgain + time.Second)
+				answer = nil
+				s.deliver(t.Context(), time.Minute, 1, nil)
+				if text := journal.String(); !strings.Contains(text, "delivered again\" dropped=9") {
+					t.Errorf("the log says:\n%s", text)
+				}
+			})
+		})
+	}
+}
+
+func TestAtTheEndNothingIsPromised(t *testing.T) {
+	t.Parallel()
+	stopping := make(chan struct{})
+	lines := 0
+	s := signalBy(scripted(func(context.Context) error { return &failure{reason: "away", again: true} }), stopping)
+	s.log = slog.New(counting{&lines})
+	close(stopping)
+	s.deliver(t.Context(), time.Minute, 1, nil)
+	if lines > 0 || s.failed.Load() != 1 || s.state != Failing {
+		t.Errorf("%d lines that it is tried again; %d dropped, %s", lines, s.failed.Load(), s.state)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -230,7 +231,12 @@ func TestStoppingDoesNotWaitForASilentCollector(t *testing.T) {
 	for protocol, form := range map[string]string{telemetry.GRPC: "", telemetry.HTTP: "http://"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			s := build(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": form + broken["silent"](t)}).run(t)
+			// An attempt may take ten minutes: nothing but the end of the process cuts it short.
+			const long = "600000"
+			s := build(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": form + broken["silent"](t), "OTEL_EXPORTER_OTLP_TIMEOUT": long,
+				"OTEL_BSP_EXPORT_TIMEOUT": long, "OTEL_BLRP_EXPORT_TIMEOUT": long, "OTEL_METRIC_EXPORT_TIMEOUT": long,
+			}).run(t)
 			s.Emit(sample())
 			s.Logger(io.Discard, telemetry.FormatText, slog.LevelInfo, nil).Info("line")
 			took := s.end(t)
@@ -463,4 +469,36 @@ func TestASlowCollectorIsWaitedForInTheBackground(t *testing.T) {
 		s.Emit(sample())
 	}
 	await(t, "all traces", func() bool { return s.signal(telemetry.Traces).Exported == 100 })
+}
+
+func TestAMistakeInTheEndpointIsSaidAndNoOther(t *testing.T) {
+	t.Parallel()
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		_, _ = io.WriteString(w, "<html>Please log in</html>")
+	}))
+	t.Cleanup(web.Close)
+	for name, test := range map[string]struct {
+		env       []string
+		says, not string
+	}{
+		"gRPC to a port for HTTP":               {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", web.URL, "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"}, "PROTOCOL=http/protobuf", ""},
+		"gRPC to one that says nothing":         {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", broken["silent"](t), "OTEL_EXPORTER_OTLP_TIMEOUT", "200"}, "in time", "PROTOCOL"},
+		"gRPC to one that closes":               {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", broken["resetting"](t)}, "Unavailable", "PROTOCOL"},
+		"HTTP to a page for people":             {[]string{"OTEL_EXPORTER_OTLP_ENDPOINT", web.URL}, "is this a collector?", ""},
+		"the endpoint of a signal without path": {[]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", web.URL}, "used as it is", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := build(t, quick(append(test.env, "OTEL_LOGS_EXPORTER", "none", "OTEL_METRICS_EXPORTER", "none")...)).run(t)
+			s.Emit(sample())
+			await(t, "the reason", func() bool { return strings.Contains(s.signal(telemetry.Traces).LastError, test.says) })
+			if got := s.signal(telemetry.Traces); got.Exported > 0 || test.not != "" && strings.Contains(got.LastError, test.not) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
 }

@@ -47,7 +47,7 @@ func (c *grpcCarrier) connect() error {
 	// Nothing of the address but the host is looked up, and no proxy of the process's environment stands between.
 	conn, err := grpc.NewClient("dns:///"+c.to.url.Host, grpc.WithTransportCredentials(secure), grpc.WithUserAgent(c.agent),
 		grpc.WithConnectParams(reconnect), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(), grpc.WithNoProxy(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)), grpc.WithMaxHeaderListSize(maxAnswer))
 	c.conn = conn
 	return err
 }
@@ -101,7 +101,7 @@ func (c *grpcCarrier) failure(s *status.Status) *failure {
 		f.again = asked
 	default:
 	}
-	if strings.Contains(s.Message(), "error reading server preface") || strings.Contains(s.Message(), "HTTP/1.1 header") {
+	if strings.Contains(s.Message(), "frame too large") { // HTTP/1's words, read as a frame of HTTP/2.
 		f.reason += " (is this a port for OTLP over HTTP? Then set " + otlp + "PROTOCOL=http/protobuf)"
 	}
 	return f

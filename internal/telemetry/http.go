@@ -87,6 +87,8 @@ func (c *httpCarrier) send(ctx context.Context, request, answer proto.Message) e
 		return c.broken(err)
 	case response.StatusCode < 200 || response.StatusCode > 299:
 		return c.failure(response, body)
+	case contentType(response) == "text/html": // A login or a start page. What a collector says is for programs.
+		return &failure{reason: fmt.Sprintf("HTTP %d with a page in place of an answer of OTLP: is this a collector?", response.StatusCode)}
 	}
 	if isProtobuf(response) && proto.Unmarshal(body, answer) != nil {
 		proto.Reset(answer) // It was accepted; what else the collector wanted to say is lost.
@@ -154,15 +156,23 @@ func (c *httpCarrier) failure(response *http.Response, body []byte) *failure {
 	switch response.StatusCode {
 	case http.StatusNotFound:
 		f.refused = true
+		if c.to.url.Path == "/" { // An endpoint of one signal, to which nothing is added.
+			f.reason += " (the endpoint of one signal is used as it is: its path is mostly /v1/ and the signal's name)"
+		}
 	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		f.again, f.after = true, retryAfter(response.Header.Get("Retry-After"))
 	}
 	return f
 }
 
-func isProtobuf(response *http.Response) bool {
+func isProtobuf(response *http.Response) bool { return contentType(response) == typeProtobuf }
+
+func contentType(response *http.Response) string {
 	kind, _, err := mime.ParseMediaType(response.Header.Get("Content-Type"))
-	return err == nil && kind == typeProtobuf
+	if err != nil {
+		return ""
+	}
+	return kind
 }
 
 // retryAfter reads a number of seconds or a date. What cannot be read says nothing.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,7 +14,7 @@ import (
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 )
 
-// maxPoints is how many data points go into one request, more or less: a metric is not divided. Collectors take 4 MiB at once.
+// maxPoints is how many data points go into one request at most. Collectors take 4 MiB at once, and a histogram's point with exemplars may have 1.5 KiB.
 const maxPoints = 2000
 
 // pusher sends what /metrics shows, at an interval. It keeps nothing: what is not taken is superseded by the next.
@@ -64,12 +65,13 @@ func (p *pusher) push(ctx context.Context) {
 		metrics, points = nil, 0
 	}
 	for _, family := range families {
-		if metric := convert(family, p.began, now); metric != nil {
-			metrics = append(metrics, metric)
-			points += len(family.GetMetric())
-		}
-		if points >= maxPoints {
-			flush()
+		for part := range slices.Chunk(family.GetMetric(), maxPoints) {
+			if points+len(part) > maxPoints {
+				flush()
+			}
+			family.Metric = part
+			metrics = append(metrics, convert(family, p.began, now))
+			points += len(part)
 		}
 	}
 	flush()
@@ -78,9 +80,6 @@ func (p *pusher) push(ctx context.Context) {
 // convert turns a family of Prometheus into a metric of OpenTelemetry, as its specification has it
 // (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/). Names stay as /metrics shows them.
 func convert(family *dto.MetricFamily, began, now time.Time) *metricspb.Metric {
-	if len(family.GetMetric()) == 0 {
-		return nil
-	}
 	out := &metricspb.Metric{Name: family.GetName(), Description: text(family.GetHelp()), Unit: family.GetUnit()}
 	c := converter{began: nanos(began), now: nanos(now)}
 	switch family.GetType() {

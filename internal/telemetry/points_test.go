@@ -1,12 +1,15 @@
 package telemetry
 
 import (
+	"context"
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	collectorpb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 )
 
@@ -60,5 +63,34 @@ func TestMetricsBecomePoints(t *testing.T) {
 	e := p.GetExemplars()
 	if len(e) != 1 || len(e[0].GetTraceId()) != 16 || e[0].GetSpanId() != nil || len(e[0].GetFilteredAttributes()) != 2 || e[0].GetAsDouble() != 1000 {
 		t.Errorf("the exemplars are %v", e)
+	}
+}
+
+func TestAMetricOfManyPointsIsDivided(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewRegistry()
+	factory := promauto.With(registry)
+	many := factory.NewCounterVec(prometheus.CounterOpts{Name: "a_total"}, []string{"n"})
+	for i := range 2*maxPoints + 1 {
+		many.WithLabelValues(strconv.Itoa(i)).Inc()
+	}
+	factory.NewGauge(prometheus.GaugeOpts{Name: "b"}).Set(1)
+	factory.NewCounterVec(prometheus.CounterOpts{Name: "c_total"}, []string{"n"}) // It has no point.
+	var sizes []int
+	names := map[string]int{}
+	s := signalBy(scripted(func(context.Context) error { return nil }), make(chan struct{}))
+	p := &pusher{signal: s, from: registry, began: time.Now(), budget: time.Minute, request: func(metrics []*metricspb.Metric) *collectorpb.ExportMetricsServiceRequest {
+		size := 0
+		for _, m := range metrics {
+			n := len(m.GetSum().GetDataPoints()) + len(m.GetGauge().GetDataPoints())
+			size += n
+			names[m.GetName()] += n
+		}
+		sizes = append(sizes, size)
+		return nil
+	}}
+	p.push(t.Context())
+	if len(sizes) != 3 || sizes[0] != maxPoints || sizes[1] != maxPoints || sizes[2] != 2 || names["a_total"] != 2*maxPoints+1 || len(names) != 2 || s.exported.Load() != 2*maxPoints+2 {
+		t.Errorf("requests of %v points, of %v; %d exported", sizes, names, s.exported.Load())
 	}
 }

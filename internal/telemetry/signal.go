@@ -68,7 +68,7 @@ type signal struct {
 	inRow     int       // attempts that failed since the last success
 	warned    time.Time // when the log last said that it fails
 	told      bool      // the log says that it fails, and has not said that it is over
-	lostSince uint64    // drops before that line
+	lostSince uint64    // drops before the first of those attempts
 }
 
 func newSignal(name string, to collector, agent string, log *slog.Logger, stopping <-chan struct{}) *signal {
@@ -119,15 +119,15 @@ func (s *signal) deliver(ctx context.Context, budget time.Duration, n int, reque
 		}
 		f := asFailure(err)
 		if f.refused {
-			s.off.Add(uint64(n))
 			s.refuse(f.reason)
+			s.off.Add(uint64(n))
 			return
 		}
 		wait := max(f.after, time.Duration((0.5+rand.Float64())*float64(pause)))
 		pause = min(2*pause, longPause)
 		if !f.again || s.ending() || !fits(ctx, wait) {
-			s.failed.Add(uint64(n))
 			s.fail(f.reason, true)
+			s.failed.Add(uint64(n))
 			return
 		}
 		s.fail(f.reason, false)
@@ -215,16 +215,24 @@ func (s *signal) delivered(n int, answer proto.Message) {
 	}
 }
 
-// fail remembers a failed attempt. lost says that its entries are dropped. The log hears of the change and not of each failure.
+// miss counts an attempt that did not succeed, before what it loses is counted. The caller holds mu.
+func (s *signal) miss(reason string) {
+	if s.inRow++; s.inRow == 1 {
+		s.lostSince = s.dropped()
+	}
+	s.lastError = reason
+}
+
+// fail remembers a failed attempt. lost says that its entries are dropped. The log hears of the change and not of each failure; at the end
+// of the process it hears what was lost from who ends it.
 func (s *signal) fail(reason string, lost bool) {
 	s.mu.Lock()
-	s.inRow++
-	s.lastError = reason
+	s.miss(reason)
 	say := false
 	if s.inRow >= failuresToo || lost {
 		s.turn(Failing)
-		if say = !s.told && time.Since(s.warned) >= quiet; say {
-			s.told, s.warned, s.lostSince = true, time.Now(), s.dropped()
+		if say = !s.told && !s.ending() && time.Since(s.warned) >= quiet; say {
+			s.told, s.warned = true, time.Now()
 		}
 	}
 	s.mu.Unlock()
@@ -238,9 +246,9 @@ func (s *signal) refuse(reason string) {
 	s.mu.Lock()
 	say := s.state != Refused
 	s.turn(Refused)
-	s.lastError = reason
+	s.miss(reason)
 	if say {
-		s.told, s.warned, s.lostSince = true, time.Now(), s.dropped()
+		s.told, s.warned = true, time.Now()
 	}
 	s.mu.Unlock()
 	if say {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -111,9 +112,12 @@ var kinds = map[trace.Kind]tracepb.Span_SpanKind{
 }
 
 func span(t *trace.Trace, s *trace.Span) *tracepb.Span {
+	// All of a trace's times are told by the clock of its beginning: one that is set meanwhile must not put a span before its parent.
+	began := t.Spans[0].Start
+	at := func(moment time.Time) uint64 { return nanos(began.Add(moment.Sub(began))) }
 	out := &tracepb.Span{
 		TraceId: t.ID[:], SpanId: s.ID[:], TraceState: text(t.State), Name: text(s.Name), Kind: kinds[s.Kind],
-		StartTimeUnixNano: uint64(s.Start.UnixNano()), EndTimeUnixNano: uint64(s.End.UnixNano()),
+		StartTimeUnixNano: at(s.Start), EndTimeUnixNano: at(s.End),
 		Flags: uint32(tracepb.SpanFlags_SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK),
 	}
 	if s.Parent != (trace.SpanID{}) {

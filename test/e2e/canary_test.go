@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -330,13 +331,11 @@ func (c *cage) search(t *testing.T, all map[string]string, files ...string) {
 	for _, signal := range []string{"traces", "metrics", "logs"} {
 		must["OTLP "+signal] = model
 	}
-	for place, want := range map[string]string{
+	maps.Copy(must, map[string]string{
 		"/metrics": model, "GET /": "acme", "GET /console/live": "acme", "GET /status": "b-" + model, "GET /admin/v1/status": "b-" + model, "api-router status": "b-" + model,
 		"GET /admin/v1/log-level": "debug", "api-router log-level": "debug", "GET /v1/status/readyz": "policy", "GET /debug/pprof/": "goroutine",
 		"GET /debug/pprof/goroutine?debug=2": "goroutine", "GET /debug/pprof/goroutine": "ServeHTTP", "GET /debug/pprof/heap": "api-router", "GET /debug/pprof/trace?seconds=1": "go 1.",
-	} {
-		must[place] = want
-	}
+	})
 	for _, file := range files {
 		must["the file "+file] = model
 	}
@@ -386,6 +385,32 @@ func TestNoSecretIsInAnyOutputOfARouterWithEtcd(t *testing.T) {
 			return nil
 		})
 	}))
+}
+
+// What Go's runtime writes of a process that dies is for whoever looks for the reason, and is kept where logs are.
+func TestNoSecretIsInWhatADyingRouterLeaves(t *testing.T) {
+	c := newCage(t)
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	var text strings.Builder
+	for name, url := range c.models {
+		fmt.Fprintf(&text, "---\nkind: Backend\nid: b-%[1]s\nurl: %[2]s\napi_key: env:BACKEND_KEY\n---\nkind: RoutingPolicy\nid: p-%[1]s\nmodel: %[1]s\nbackends: [{id: b-%[1]s}]\n", name, url)
+	}
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := serve(t, append(c.settings(onGRPC), "policy.file.path="+file, "GOTRACEBACK=all")...)
+	eventually(t, "the policies route", func() error { return r.served("b-" + model) })
+	response, body := r.sendTo(t, r.public, canaryCaller, http.MethodPost, "/v1/chat/completions", chat(model, promptText, false))
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("got %s: %s", response.Status, body)
+	}
+	r.end(syscall.SIGQUIT)
+	log := r.log.String()
+	if !strings.Contains(log, "SIGQUIT: quit") || strings.Count(log, "\ngoroutine ") < 5 {
+		t.Fatalf("it has left no dump:\n%s", tail(log))
+	}
+	secrets.in(t, "the dump", log)
+	private.in(t, "the dump", log)
 }
 
 // lock gives the server's root etcdPassword, and refuses everybody else from now on.

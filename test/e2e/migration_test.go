@@ -96,19 +96,21 @@ func (r *earlier) first(t *testing.T) (status, body string) {
 	return text[at+1:], text[:at]
 }
 
-// entry is the first line of the log with a message.
-func (r *earlier) entry(message string) (line struct {
+// entry is a line of the log that names variables.
+type entry struct {
 	Level string
 	Names []string
-	Name  string
-}, found bool,
-) {
+}
+
+// entry is the first line of the log with a message, or nothing.
+func (r *earlier) entry(message string) entry {
 	for text := range strings.Lines(r.log.String()) {
+		var line entry
 		if strings.Contains(text, fmt.Sprintf(`"msg":%q`, message)) && json.Unmarshal([]byte(text), &line) == nil {
-			return line, true
+			return line
 		}
 	}
-	return line, false
+	return entry{}
 }
 
 func TestTheEarlierDeploymentServesItsFirstRequest(t *testing.T) {
@@ -177,11 +179,11 @@ func TestTheEarlierDeploymentIsToldWhatItsVariablesDo(t *testing.T) {
 	r.healthy(t)
 	eventually(t, "the router is ready", func() error { return r.get("/readyz") })
 
-	used, _ := r.entry("settings taken from the earlier service's environment variables")
+	used := r.entry("settings taken from the earlier service's environment variables")
 	if want := []string{"HTTP_PORT", "ENVIRONMENT", "BACKEND_ENDPOINTS", "CONFIG_SERVICE_ENDPOINT"}; !slices.Equal(used.Names, want) {
 		t.Errorf("used are %v, want %v", used.Names, want)
 	}
-	idle, _ := r.entry("environment variables of the earlier service that have no effect in this version")
+	idle := r.entry("environment variables of the earlier service that have no effect in this version")
 	if want := []string{"REDIS_ADDR", "REDIS_DB", "KAFKA_BROKERS", "KAFKA_TOPIC"}; !slices.Equal(idle.Names, want) || idle.Level != "WARN" {
 		t.Errorf("without effect are %v at %s, want %v at WARN", idle.Names, idle.Level, want)
 	}

@@ -34,6 +34,7 @@ var (
 	onHTTP = dependency{"OTLP over HTTP", func(at string) []string {
 		return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + at, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
 	}}
+	onBackend = dependency{"a backend", func(at string) []string { return []string{"BACKEND_ENDPOINTS=spare:http://" + at} }}
 )
 
 // pantry is what a router without its dependencies lives on: policies in a file, and a last good file of the same.
@@ -95,7 +96,7 @@ func TestAStartWaitsForNobody(t *testing.T) {
 	p := stock(t, engine(t))
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			for _, dead := range [][]dependency{{onEtcd}, {onGRPC}, {onHTTP}, {onEtcd, onGRPC}, {onEtcd, onHTTP}} {
+			for _, dead := range [][]dependency{{onEtcd}, {onGRPC}, {onHTTP}, {onBackend}, {onEtcd, onGRPC}, {onEtcd, onHTTP, onBackend}} {
 				names := make([]string, 0, len(dead))
 				for _, d := range dead {
 					names = append(names, d.name)
@@ -136,6 +137,39 @@ func TestAStartWaitsForNobodyHoweverDependenciesMix(t *testing.T) {
 			}
 			r := born(t, p, resolver, settings...)
 			t.Parallel()
+			r.ends(t)
+		})
+	}
+}
+
+// Whoever is dialed asks the router at once whether it is there. A dial that nobody waits for may slip through; a router that is slow never fails.
+func TestNothingIsDialedBeforeTheRouterListens(t *testing.T) {
+	p := stock(t, engine(t))
+	for _, dialed := range []dependency{onEtcd, onGRPC, onHTTP, onBackend} {
+		t.Run(dialed.name, func(t *testing.T) {
+			public, asked := free(t), make(chan error, 1)
+			at := acceptor(t, func(net.Conn) {
+				c, err := net.DialTimeout("tcp", public, hang)
+				if err == nil {
+					_ = c.Close()
+				}
+				select {
+				case asked <- err:
+				default: // The first connection tells.
+				}
+			})
+			settings := []string{"policy.file.path=" + p.documents, "policy.last_good=" + p.lastGood, "listen.public=" + public, "OTEL_METRIC_EXPORT_INTERVAL=100"}
+			r := launch(t, "", append(settings, dialed.use(at)...)...)
+			r.public = public
+			select {
+			case err := <-asked:
+				if err != nil {
+					t.Errorf("%s was dialed, and the router did not listen: %v", dialed.name, err)
+				}
+			case <-time.After(hang):
+				t.Error("nobody was dialed: nothing was proved")
+			}
+			r.healthy(t)
 			r.ends(t)
 		})
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,6 +50,29 @@ func TestStatusEndsInOneWhenSomethingNeedsAPerson(t *testing.T) {
 	var health struct{ Attention int }
 	if err := json.Unmarshal([]byte(out), &health); err != nil || code != 1 || health.Attention != 1 {
 		t.Errorf("exit %d, %v\n%s", code, err, out)
+	}
+}
+
+// Whatever the token is, and whichever host a request names.
+func TestWhatIsForOperatorsIsOnTheAdminListenerAlone(t *testing.T) {
+	r := serve(t, "policy.file.path="+t.TempDir())
+	for _, path := range append([]string{"/console/style.css", "/admin/v1/backends", "/metrics"}, pages...) {
+		for _, host := range []string{r.public, r.admin, "localhost"} {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+r.public+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			request.Host = host
+			request.Header.Set("Authorization", "Bearer "+adminToken)
+			response, err := r.client.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusNotFound {
+				t.Errorf("as %s, the public listener answers %s with %s", host, path, response.Status)
+			}
+		}
 	}
 }
 

@@ -48,14 +48,9 @@ func systemTools(t *testing.T) {
 func startSystem(t *testing.T, as []string, args ...string) *system {
 	t.Helper()
 	systemTools(t)
-	// Not t.TempDir: whoever runs it as another user has no way into that.
-	temp, err := os.MkdirTemp("", "api-router-system-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(temp) })
+	temp := t.TempDir()
 	s := &system{temp: temp, logs: filepath.Join(temp, "logs")}
-	for _, path := range []string{temp, filepath.Dir(binary)} {
+	for _, path := range []string{temp, filepath.Dir(temp), filepath.Dir(binary)} { // Another user needs a way into them.
 		if err := os.Chmod(path, 0o777); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +154,7 @@ func TestTheWholeSystemRunsAndEndsByItself(t *testing.T) {
 			if !regexp.MustCompile(`Trace ID +: `+trace+`\n`).MatchString(told) || !strings.Contains(told, request) {
 				t.Errorf("the collector does not know the trace %s of the request %s", trace, request)
 			}
-			for _, router := range []string{"router-a", "router-b"} {
+			for _, router := range []string{"router-1", "router-2"} {
 				s.said(t, `^system: Prometheus has api_router_gateway_requests_total of `+router+`$`)
 				s.said(t, `^system: `+router+`: smoke: all \d+ checks passed$`)
 				if !strings.Contains(s.kept(t, router), `"msg":"drained: every request has finished"`) {
@@ -270,7 +265,7 @@ func TestTheWholeSystemIsGoneAfterATooEarlyEnd(t *testing.T) {
 		signal syscall.Signal
 		code   int
 	}{
-		{`^system: router-a lives`, syscall.SIGINT, 130},
+		{`^system: router-1 lives`, syscall.SIGINT, 130},
 		{`^system: putting the documents`, syscall.SIGTERM, 143},
 		{`^curl -X POST`, syscall.SIGHUP, 129},
 	} {

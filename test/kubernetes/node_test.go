@@ -22,12 +22,13 @@ import (
 // All of it is in a network of its own, so that ports are those of the manifest, too. What it does not have: limits of memory, seccomp,
 // network policies, and several pods at one port.
 type node struct {
-	t   *testing.T
-	all objects
+	t       *testing.T
+	all     objects
+	secrets map[string]string // "name/key": those that are there
 }
 
 // hang is the end of every wait here.
-const hang = 30 * time.Second
+const hang = time.Minute
 
 // apart runs the rest of a test in a network of its own, which takes root. It reports whether this is the process that is inside.
 func apart(t *testing.T) bool {
@@ -76,8 +77,9 @@ func up(t *testing.T) {
 // container is a running one.
 type container struct {
 	*exec.Cmd
-	log  *journal
-	done chan struct{}
+	image string // its root directory
+	log   *journal
+	done  chan struct{}
 }
 
 // journal keeps what a process writes.
@@ -128,7 +130,7 @@ func (n node) start(component, program string) *container {
 	if len(spec.Command) > 0 && "/"+spec.Command[0] != entry {
 		n.t.Fatalf("%s: its command is %v, not %s", p, spec.Command, entry)
 	}
-	c := &container{Cmd: exec.Command(entry, spec.Args...), log: &journal{}, done: make(chan struct{})}
+	c := &container{Cmd: exec.Command(entry, spec.Args...), image: image, log: &journal{}, done: make(chan struct{})}
 	user := uint32(*p.spec.SecurityContext.RunAsUser)
 	c.Dir, c.Env = "/", n.environment(p)
 	c.SysProcAttr = &syscall.SysProcAttr{Chroot: image, Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}
@@ -213,6 +215,17 @@ func (n node) mount(p pod, m corev1.VolumeMount, at string) {
 			}
 			if err := os.Symlink("..2026_01_01", filepath.Join(at, "..data")); err != nil {
 				n.t.Fatal(err)
+			}
+		case v.Projected != nil:
+			if err := os.MkdirAll(at, 0o755); err != nil {
+				n.t.Fatal(err)
+			}
+			for _, source := range v.Projected.Sources {
+				for _, item := range source.Secret.Items {
+					if value, ok := n.secrets[source.Secret.Name+"/"+item.Key]; ok {
+						n.write(filepath.Join(at, item.Path), value)
+					}
+				}
 			}
 		case v.EmptyDir != nil:
 			if err := os.MkdirAll(at, 0o755); err != nil {

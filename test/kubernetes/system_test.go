@@ -19,7 +19,7 @@ func TestTheDevelopmentValuesBringUpASystemThatAnswers(t *testing.T) {
 	if !apart(t) {
 		return
 	}
-	n := node{t, render(t, installations[1])}
+	n := node{t: t, all: render(t, installations[1])}
 
 	// The worst order: nothing that the router depends on is there.
 	router := n.start("router", binary)
@@ -93,17 +93,48 @@ func (n node) smoke(t *testing.T) {
 	c := &container{Cmd: exec.Command("/bin/sh", "-c", `mount -o bind "$0/hosts" /etc/hosts && exec sh "$0/smoke/smoke"`, image), log: &journal{}, done: make(chan struct{})}
 	c.Env = append(n.environment(p), "PATH=/usr/bin:/bin:/usr/sbin:/sbin:"+curl[:strings.LastIndex(curl, "/")], "TMPDIR="+image+"/tmp")
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	node{t, n.all}.run("test", c)
+	node{t: t, all: n.all}.run("test", c)
 	if code := c.ends(t, hang); code != 0 {
 		t.Errorf("exit %d", code)
 	}
 	t.Logf("%s", c.log)
 }
 
-func get200(path string) error {
-	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://127.0.0.1:8080"+path, http.NoBody)
+// A token is a Secret's, and nothing waits for it: the pod starts without, says so, and takes the token when it appears. kubectl port-forward
+// dials the loopback address of the pod's network, as this test does.
+func TestTheAdminListenerOfAPodTakesATokenFromASecretThatComesLater(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	const token = "0123456789abcdef0123456789abcdef"
+	n := node{t: t, all: render(t, installations[2])}
+	router := n.start("router", binary)
+	eventually(t, "the router lives without its Secret", func() error { return get200("/healthz") })
+	if err := operate(token); err == nil || !strings.Contains(err.Error(), "401") {
+		t.Errorf("without the Secret: %v", err)
+	}
+	if !strings.Contains(router.log.String(), "an admin token does not work") {
+		t.Error("the log does not say that the token is missing")
+	}
+	n.write(router.image+"/run/secrets/api-router/ada", token+"\n") // What the kubelet does once there is a Secret.
+	eventually(t, "the token works", func() error { return operate(token) })
+	if strings.Contains(router.log.String(), token) {
+		t.Error("the token is in the log")
+	}
+}
+
+// operate asks the admin API for something that takes a token.
+func operate(token string) error { return ask("http://127.0.0.1:8082/admin/v1/fleet", token) }
+
+func get200(path string) error { return ask("http://127.0.0.1:8080"+path, "") }
+
+func ask(path, token string) error {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, path, http.NoBody)
 	if err != nil {
 		return err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {

@@ -110,7 +110,7 @@ func checkValues(t *testing.T, where, label, pattern string, there []string) {
 		for _, e := range fault.Catalogue() {
 			there = append(there, string(e.Code))
 		}
-	case "state", "type":
+	case "state", "type", "signal", "reason":
 	case "result":
 		there = []string{"ok", "refused", "saturated", "error", "timeout", "cut", "client_gone", "healthy", "unhealthy"}
 	case "dependency":
@@ -211,9 +211,16 @@ func live(t *testing.T) exposed {
 	if _, err := r.get("http://" + r.admin + "/admin/v1/fleet"); err != nil {
 		t.Fatal(err)
 	}
-	r.eventually("the metrics are there", func() error {
+	r.eventually("the metrics are there", func() error { // A request is counted when its answer is out.
 		text, err := r.get("http://" + r.metrics + "/metrics")
-		scraped = text
+		for _, last := range []string{`api_router_gateway_requests_total{code="model_not_found"`, "api_router_gateway_time_to_first_token_seconds_count", "api_router_admin_requests_total{"} {
+			if err == nil && !strings.Contains(text, last) {
+				err = fmt.Errorf("no %s yet", last)
+			}
+		}
+		if err == nil {
+			scraped = text
+		}
 		return err
 	})
 	t.Logf("%d series", strings.Count(scraped, "\n")-strings.Count(scraped, "\n#"))

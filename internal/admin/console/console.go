@@ -19,7 +19,7 @@ import (
 // Requests is how many requests the page shows at most, the newest first.
 const Requests = 100
 
-// maxRows bounds the other tables: who has more of something than fits a page has the command line.
+// maxRows bounds the other tables: who has more of something than fits a page has the command line. What is in trouble fits first.
 const maxRows = 200
 
 const (
@@ -92,8 +92,11 @@ func Assets() map[string]Asset {
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"age": age, "clock": clock, "stamp": stamp, "until": until, "millis": millis, "tone": tone, "answer": answer, "aim": aim, "tiers": tiers,
-	"attention": attention, "fits": fits, "left": left, "plural": plural, "join": func(list []string) string { return strings.Join(list, ", ") },
-	"limit": func() int { return Requests },
+	"attention": attention, "fits": fits, "left": left, "plural": plural,
+	"components": func(all []adminapi.Component) []adminapi.Component { return most(all, urgency) },
+	"backends":   func(all []adminapi.Backend) []adminapi.Backend { return most(all, trouble) },
+	"join":       func(list []string) string { return strings.Join(list, ", ") },
+	"limit":      func() int { return Requests },
 }).ParseFS(files, "*.html"))
 
 // Page writes the whole page.
@@ -107,9 +110,41 @@ func Profiles(w *bytes.Buffer, list []Profile) error {
 	return pages.ExecuteTemplate(w, "profiles", list)
 }
 
-// attention are the components that are not as they should be.
+// attention are the components that are not as they should be, the most urgent first.
 func attention(all []adminapi.Component) []adminapi.Component {
-	return slices.DeleteFunc(slices.Clone(all), func(c adminapi.Component) bool { return c.OK })
+	all = slices.DeleteFunc(slices.Clone(all), func(c adminapi.Component) bool { return c.OK })
+	slices.SortStableFunc(all, func(a, b adminapi.Component) int { return urgency(a) - urgency(b) })
+	return all
+}
+
+// urgency puts what needs a person first. Of backends there can be many, all for one reason: they come after the reason.
+func urgency(c adminapi.Component) int {
+	rank := 0
+	if c.Name == adminapi.ComponentBackend {
+		rank = 1
+	}
+	switch {
+	case c.OK:
+		rank += 4
+	case c.Action == "":
+		rank += 2
+	}
+	return rank
+}
+
+// trouble puts the backends first that get no request.
+func trouble(b adminapi.Backend) int {
+	return slices.Index([]string{"bad", "busy", "off", "good"}, tone(b.State))
+}
+
+// most is what a table shows of all: where not all of it fits, the lowest in rank, and otherwise in the order that it has.
+func most[T any](all []T, rank func(T) int) []T {
+	if len(all) <= maxRows {
+		return all
+	}
+	all = slices.Clone(all)
+	slices.SortStableFunc(all, func(a, b T) int { return rank(a) - rank(b) })
+	return all[:maxRows]
 }
 
 // fits is how many of all a table shows, left how many that leaves out.

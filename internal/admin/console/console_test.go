@@ -101,11 +101,17 @@ func TestNothingOfAPageIsInline(t *testing.T) {
 }
 
 func TestWhatIsEmptySaysWhatToDo(t *testing.T) {
-	page := render(t, View{Now: time.Now()})
-	for _, want := range []string{"Nothing needs a person", "no backends yet", "api-router apply -f backend.yaml", "There are no policies loaded", "Nothing is switched off", "No request has come yet"} {
+	unread := render(t, View{Now: time.Now()})
+	page := render(t, View{Now: time.Now(), Revision: "e3b0c44298fc"})
+	for _, want := range []string{
+		"Nothing needs a person", "no backends yet", "api-router apply -f backend.yaml", "There are no policies", "Nothing is switched off", "No request has come yet",
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("it does not say %q", want)
 		}
+	}
+	if strings.Contains(unread, "api-router apply") || strings.Count(unread, "have not been read yet") != 2*3 {
+		t.Error("before anything was read, it says that there is nothing")
 	}
 }
 
@@ -123,6 +129,35 @@ func TestMoreThanFitsIsCounted(t *testing.T) {
 	}
 	if n := strings.Count(live.String(), "And 7 more"); n != 5 || strings.Contains(live.String(), fmt.Sprint("model-", maxRows)) {
 		t.Errorf("%d of 5 tables say how many are left out", n)
+	}
+}
+
+func TestWhatNeedsAPersonIsNeverLeftOut(t *testing.T) {
+	v := View{Now: time.Now()}
+	for i := range 2 * maxRows {
+		id := fmt.Sprint("calm-", i)
+		v.Backends = append(v.Backends, adminapi.Backend{ID: id, State: "available"})
+		v.Health.Components = append(v.Health.Components, adminapi.Component{Name: adminapi.ComponentBackend, ID: id, State: "resting"})
+	}
+	v.Backends = append(v.Backends, adminapi.Backend{ID: "gone", State: "unhealthy"})
+	v.Health.Components = append(v.Health.Components,
+		adminapi.Component{Name: adminapi.ComponentBackend, ID: "gone", State: "unhealthy", Action: "start it"},
+		adminapi.Component{Name: adminapi.ComponentUsageSink, ID: "usage.jsonl", State: "failing", Action: "make it writable"})
+	var live bytes.Buffer
+	if err := Live(&live, v); err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range []string{"gone", "usage.jsonl"} {
+		want := map[string]int{"gone": 3, "usage.jsonl": 2}[what]
+		if n := strings.Count(live.String(), ">"+what+"<"); n != want {
+			t.Errorf("%s is there %d times, want %d", what, n, want)
+		}
+	}
+	if sink, backend := strings.Index(live.String(), "usage.jsonl"), strings.Index(live.String(), "start it"); sink > backend {
+		t.Error("a backend, of which there are many, stands before the usage")
+	}
+	if first, last := strings.Index(live.String(), "calm-0<"), strings.Index(live.String(), "calm-9<"); first > last {
+		t.Error("what is equally urgent has lost its order")
 	}
 }
 
