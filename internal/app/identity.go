@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -72,12 +71,6 @@ func (a *App) wireKeys(ledger auth.Ledger, registry prometheus.Registerer) error
 	a.loops = append(a.loops, loop{"keys", a.keys.Run})
 	a.metrics.remotes.add("identity_ledger", func() bool { return a.keys.Status().Current })
 	return nil
-}
-
-// cacheOptions are how validators that ask elsewhere are remembered: see auth.Cached.
-func (c *Config) cacheOptions(timeout time.Duration) auth.CacheOptions {
-	cache := &c.Identity.Cache
-	return auth.CacheOptions{TTL: cache.TTL, NegativeTTL: cache.NegativeTTL, StaleIfError: cache.StaleIfError, Timeout: timeout}
 }
 
 // verifier checks signatures, where there are keys that can sign.

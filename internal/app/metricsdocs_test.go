@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
 )
@@ -27,6 +28,7 @@ type family struct{ name, kind, labels, help string }
 var rooms = []struct{ name, about string }{
 	{"", "The process."},
 	{"gateway", "The clients' door: requests, as clients see them."},
+	{"auth", "Callers' credentials."},
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
@@ -115,6 +117,8 @@ func everything(t *testing.T) *process {
 	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
 	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
+	keyed, _, _ := keyed(t, newBooks(), auth.Key{})
+	o.Ledger, o.Config.Identity.Peppers = keyed.Ledger, keyed.Config.Identity.Peppers
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,

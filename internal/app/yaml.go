@@ -103,6 +103,9 @@ func (w walk) list(s setting, l list, n *ast.SequenceNode) {
 		path := fmt.Sprintf("%s[%d]", s.path, i)
 		word, isWord := scalar(item)
 		pairs, isMapping := mapping(item)
+		if isMapping && len(fields) == 0 {
+			word, isWord = joined(pairs)
+		}
 		var entry map[string]string
 		switch {
 		case isWord && len(fields) == 0:
@@ -123,6 +126,21 @@ func (w walk) list(s setting, l list, n *ast.SequenceNode) {
 		keep()
 		w.origin[s.path] = w.at(n)
 	}
+}
+
+// joined is the word that the parser took for a pair: within braces, it cuts env:NAME in two, although no space follows the colon.
+func joined(pairs []*ast.MappingValueNode) (string, bool) {
+	if len(pairs) != 1 {
+		return "", false
+	}
+	key := pairs[0].Key.GetToken()
+	text, ok := scalar(pairs[0].Value)
+	value := pairs[0].Value.GetToken()
+	if !ok || key.Position == nil || value.Position == nil || value.Position.Line != key.Position.Line ||
+		value.Position.Column != key.Position.Column+len(key.Value)+len(":") {
+		return "", false
+	}
+	return key.Value + ":" + text, true
 }
 
 // fields reads one entry of a list; nil when there is a problem.

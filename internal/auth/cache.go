@@ -85,7 +85,7 @@ func (c *cache) Validate(ctx context.Context, credential string) (Principal, err
 	if !ok {
 		q = &question{done: make(chan struct{})}
 		c.asking[digest] = q
-		go c.ask(q, digest, credential) //nolint:contextcheck // It belongs to all who wait, and not to who came first.
+		go c.ask(q, digest, credential) //nolint:gosec // It belongs to all who wait, and not to who came first.
 	}
 	if known != nil {
 		p := known.principal

@@ -129,7 +129,7 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 }
 
 // put takes a key into the table. What is wrong with it may leave it known, but not usable.
-func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive,staticcheck // The error is no failure of put.
+func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive // The error is no failure of put.
 	id, ok := fixed(key.ID)
 	if !ok {
 		return fmt.Errorf("its id has not %d characters", idLength), false
@@ -137,11 +137,10 @@ func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:r
 	if key.Pepper < 0 || key.Pepper > maxPeppers {
 		return fmt.Errorf("there is no pepper of version %d", key.Pepper), false
 	}
-	g, err := t.grant(key.Organization, key.Project, &key.Scopes)
-	if err != nil {
-		return err, false
+	e := entry{
+		id: id, digest: key.Digest, grant: t.grant(key.Organization, key.Project, &key.Scopes),
+		revoked: !key.RevokedAt.IsZero(), pepper: uint8(key.Pepper),
 	}
-	e := entry{id: id, digest: key.Digest, grant: g, revoked: !key.RevokedAt.IsZero(), pepper: uint8(key.Pepper)}
 	if !key.ExpiresAt.IsZero() {
 		e.expires = max(key.ExpiresAt.UnixMilli(), 1)
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -94,9 +97,7 @@ func (l *ledger) Used(_ context.Context, at map[string]time.Time) error {
 	if l.usedErr != nil {
 		return l.usedErr
 	}
-	for id, t := range at {
-		l.used[id] = t
-	}
+	maps.Copy(l.used, at)
 	return nil
 }
 
@@ -233,4 +234,16 @@ func (j *journal) String() string {
 
 func (j *journal) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(j, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// command runs a program and gives what it prints.
+func command(t *testing.T, env, name string, args ...string) string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), name, args...)
+	c.Env = append(os.Environ(), env)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+	return string(out)
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -83,7 +82,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 			t.Fatal(err)
 		}
 		var log journal
-		log.logger().Info("x", "secret", secret, slog.Any("all", []auth.Secret{secret}), "within", struct{ S auth.Secret }{secret})
+		log.logger().Info("x", "secret", secret, "all", []auth.Secret{secret}, "within", struct{ S auth.Secret }{secret})
 		for _, text := range []string{
 			fmt.Sprint(secret), fmt.Sprintf("%s %v %+v %#v %q %x %d", secret, secret, secret, secret, secret, secret, secret),
 			fmt.Sprintf("%v %+v %#v", struct{ S auth.Secret }{secret}, []auth.Secret{secret}, map[string]auth.Secret{"k": secret}), string(content), log.String(),

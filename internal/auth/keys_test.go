@@ -1,11 +1,7 @@
 package auth_test
 
 import (
-	"context"
-	"crypto/sha256"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -22,7 +18,7 @@ import (
 func asks(t *testing.T, v auth.Validator, credential string) (auth.Principal, fault.Code) {
 	t.Helper()
 	p, err := v.Validate(t.Context(), credential)
-	if err != nil && credential != "" && strings.Contains(err.Error(), credential) {
+	if err != nil && len(credential) > 3 && strings.Contains(err.Error(), credential) {
 		t.Errorf("a refusal repeats the credential: %v", err)
 	}
 	if err != nil && p != (auth.Principal{}) {
@@ -191,104 +187,6 @@ func TestALedgerThatIsDownIsAskedWithPauses(t *testing.T) {
 			t.Errorf("it was asked %d times in ten minutes", n)
 		}
 	})
-}
-
-func TestASnapshotServesAStartWithoutTheLedger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		file := filepath.Join(t.TempDir(), "keys.snapshot")
-		l, p := newLedger("acme", "closed"), peppers(t, pepper2, pepper1)
-		l.organize(auth.Organization{ID: "closed", Disabled: true})
-		known, signing, _ := l.issue(t, p, auth.Key{Project: "web", Scopes: auth.Scopes{Signature: auth.SignatureOptional, MaxTokens: 7}})
-		revoked, _, _ := l.issue(t, p, auth.Key{RevokedAt: time.Now()})
-		closed, _, _ := l.issue(t, p, auth.Key{Organization: "closed"})
-		l.put(auth.Key{ID: "imported", Organization: "acme", Digest: auth.Fingerprint("sk-1")})
-		o := options(l, p)
-		o.File = file
-		first := auth.NewKeys(o)
-		stop := runs(t, first)
-		synctest.Wait()
-		time.Sleep(30 * time.Minute) // The file is confirmed all the while.
-		stop()
-
-		info, err := os.Stat(file)
-		if err != nil || info.Mode().Perm() != 0o600 {
-			t.Fatalf("the file is %v, %v", info, err)
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, secret := range []string{known.Reveal()[12:], signing.Reveal()[4:], pepper1, pepper2} {
-			if strings.Contains(string(content), secret) {
-				t.Error("the file holds a secret")
-			}
-		}
-		l.fail(false)
-		again := auth.NewKeys(o)
-		stop = runs(t, again)
-		synctest.Wait()
-		if got, code := asks(t, again, known.Reveal()); code != "" || got.Project != "web" || got.Scopes.MaxTokens != 7 {
-			t.Errorf("got %+v, %q", got, code)
-		}
-		wants(t, again, revoked, fault.RevokedAPIKey, "revoked")
-		wants(t, again, closed, fault.OrganizationDisabled, "closed")
-		wants(t, again, auth.NewKey(), fault.IdentityUnavailable, "unknown")
-		if _, code := asks(t, again, "sk-1"); code != "" {
-			t.Errorf("imported: %q", code)
-		}
-		if s, err := sign(t, signing, known, "POST", "/v1/x", "body"); err != nil {
-			t.Error(err)
-		} else if err := verify(t, again, known, s, "POST", "/v1/x", "body"); err != nil {
-			t.Errorf("a signature after a start from the file: %v", err)
-		}
-		time.Sleep(time.Hour + 2*time.Minute)
-		wants(t, again, known, fault.IdentityUnavailable, "when the file is too old")
-		stop()
-		again = auth.NewKeys(o) // Its age counts from when it was confirmed, not from the start.
-		stop = runs(t, again)
-		synctest.Wait()
-		wants(t, again, known, fault.IdentityUnavailable, "after another start")
-		stop()
-
-		for at := range content { // Whatever byte of it is changed: none of it is used.
-			if at%7 != 0 && at > 128 {
-				continue
-			}
-			changed := append([]byte(nil), content...)
-			changed[at] ^= 0x40
-			if err := os.WriteFile(file, changed, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if n := loaded(t, o); n != 0 {
-				t.Fatalf("with byte %d changed, %d keys are taken from it", at, n)
-			}
-		}
-		for _, cut := range []int{0, 1, 50, 96, 128, len(content) / 2, len(content) - 1} {
-			if err := os.WriteFile(file, content[:cut], 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if n := loaded(t, o); n != 0 {
-				t.Fatalf("cut at %d, %d keys are taken from it", cut, n)
-			}
-		}
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		o.Peppers = peppers(t, "a pepper that has nothing to do with it", pepper1)
-		if n := loaded(t, o); n != 0 {
-			t.Errorf("under other peppers, %d keys are taken from it", n)
-		}
-	})
-}
-
-// loaded is how many keys a start with a dead ledger takes from the file.
-func loaded(t *testing.T, o auth.KeysOptions) int64 {
-	t.Helper()
-	k := auth.NewKeys(o)
-	stop := runs(t, k)
-	synctest.Wait()
-	defer stop()
-	return k.Status().Keys
 }
 
 func TestLastUseIsToldAboutOnceAMinute(t *testing.T) {
@@ -465,68 +363,4 @@ func TestScopesSayWhatMayBeDone(t *testing.T) {
 			t.Errorf("%s: %v", c.what, c.got)
 		}
 	}
-}
-
-func BenchmarkKnownKey(b *testing.B) {
-	l, p := newLedger("acme"), peppers(b, pepper2, pepper1)
-	key, _, _ := l.issue(b, p, auth.Key{Scopes: auth.Scopes{Models: []string{"m"}}})
-	for range 1000 {
-		l.issue(b, p, auth.Key{})
-	}
-	k := auth.NewKeys(options(l, p))
-	runs(b, k)
-	for !k.Status().Current {
-		time.Sleep(time.Millisecond)
-	}
-	h := header("Authorization", "Bearer "+key.Reveal())
-	c := auth.Order(nil, auth.Named{Name: "state", Validator: k})
-	ctx := b.Context()
-	var last context.Context
-	ask := func(b *testing.B) {
-		credential, err := auth.Credential(h)
-		if err != nil {
-			b.Fatal(err)
-		}
-		principal, err := c.Validate(ctx, credential)
-		if err != nil {
-			b.Fatal(err)
-		}
-		last = auth.NewContext(ctx, principal)
-	}
-	b.Run("alone", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			ask(b)
-		}
-	})
-	b.Run("crowd", func(b *testing.B) {
-		b.ReportAllocs()
-		b.RunParallel(func(pb *testing.PB) {
-			for pb.Next() {
-				credential, _ := auth.Credential(h)
-				principal, err := c.Validate(ctx, credential)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				_ = principal
-			}
-		})
-	})
-	_ = last
-	b.Run("unknown", func(b *testing.B) {
-		b.ReportAllocs()
-		unknown := auth.NewKey().Reveal()
-		for b.Loop() {
-			if _, err := c.Validate(ctx, unknown); err == nil {
-				b.Fatal("it is accepted")
-			}
-		}
-	})
-	b.Run("sha256", func(b *testing.B) { // What this machine takes for one block, to compare.
-		content := []byte(key.Reveal())
-		for b.Loop() {
-			_ = sha256.Sum256(content)
-		}
-	})
 }

@@ -41,13 +41,13 @@ func freshNonce() string {
 	return fmt.Sprintf("nonce-%020d", signed.n)
 }
 
-func sign(t *testing.T, secret, _ auth.Secret, method, path, body string) (*auth.Signature, error) {
+func sign(t *testing.T, secret auth.Secret, path, body string) (*auth.Signature, error) {
 	t.Helper()
-	s, err := auth.ParseSignature(signedHeader(secret, time.Now(), freshNonce(), method, path, body))
+	s, err := auth.ParseSignature(signedHeader(secret, time.Now(), freshNonce(), http.MethodPost, path, body))
 	return &s, err
 }
 
-func verify(t *testing.T, k *auth.Keys, key auth.Secret, s *auth.Signature, method, path, body string) error {
+func verify(t *testing.T, k *auth.Keys, key auth.Secret, s *auth.Signature, path, body string) error {
 	t.Helper()
 	p, err := k.Validate(t.Context(), key.Reveal())
 	if err != nil {
@@ -56,7 +56,7 @@ func verify(t *testing.T, k *auth.Keys, key auth.Secret, s *auth.Signature, meth
 	if err := s.Due(&p); err != nil {
 		return err
 	}
-	return k.Verify(&p, s, method, path, []byte(body))
+	return k.Verify(&p, s, http.MethodPost, path, []byte(body))
 }
 
 func TestASignedRequestIsVerifiedOnce(t *testing.T) {
@@ -72,7 +72,7 @@ func TestASignedRequestIsVerifiedOnce(t *testing.T) {
 			t.Helper()
 			s, err := auth.ParseSignature(h)
 			if err == nil {
-				err = verify(t, k, by, &s, "POST", "/v1/chat/completions", "body")
+				err = verify(t, k, by, &s, "/v1/chat/completions", "body")
 			}
 			if fault.CodeOf(err) != want {
 				t.Errorf("%s: %v, want %q", what, err, want)
@@ -129,11 +129,11 @@ func TestAFullMemoryOfNoncesRefusesAndForgetsNothing(t *testing.T) {
 		runs(t, k)
 		synctest.Wait()
 		send := func(key, secret auth.Secret) (*auth.Signature, fault.Code) {
-			s, err := sign(t, secret, key, "POST", "/", "")
+			s, err := sign(t, secret, "/", "")
 			if err != nil {
 				t.Fatal(err)
 			}
-			return s, fault.CodeOf(verify(t, k, key, s, "POST", "/", ""))
+			return s, fault.CodeOf(verify(t, k, key, s, "/", ""))
 		}
 		first, code := send(a, secretA)
 		if code != "" {
@@ -149,7 +149,7 @@ func TestAFullMemoryOfNoncesRefusesAndForgetsNothing(t *testing.T) {
 				t.Errorf("request %d of the other: %q, want %q", i+1, code, want)
 			}
 		}
-		if err := verify(t, k, a, first, "POST", "/", ""); fault.CodeOf(err) != fault.InvalidSignature {
+		if err := verify(t, k, a, first, "/", ""); fault.CodeOf(err) != fault.InvalidSignature {
 			t.Errorf("a replay while there is no room: %v", err)
 		}
 		time.Sleep(7 * time.Minute)

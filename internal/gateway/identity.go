@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ai-aas/api-router/internal/auth"
@@ -23,6 +24,7 @@ func (g *Gateway) authenticate(r *http.Request, x *exchange) (context.Context, a
 		return x, auth.Principal{}, g.guesses.Wrong(g.client(r), err)
 	}
 	x.Organization, x.KeyID, x.Project = principal.Organization, principal.KeyID, principal.Project
+	g.follow(x)
 	if err := g.allow(r, x, &principal); err != nil {
 		return x, auth.Principal{}, err
 	}
@@ -85,9 +87,8 @@ func (g *Gateway) client(r *http.Request) netip.Addr {
 		return netip.Addr{}
 	}
 	from := at.Addr().Unmap().WithZone("")
-	lines := r.Header[forwardedFor]
-	for i := len(lines) - 1; i >= 0; i-- {
-		for rest := lines[i]; rest != ""; {
+	for _, line := range slices.Backward(r.Header[forwardedFor]) {
+		for rest := line; rest != ""; {
 			if !g.trusts(from) {
 				return from
 			}

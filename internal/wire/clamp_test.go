@@ -254,3 +254,41 @@ func plain(request map[string]any) map[string]any {
 	}
 	return request
 }
+
+func TestADefaultBoundsOnlyWhatNamesNoBound(t *testing.T) {
+	for _, tc := range []struct {
+		kind    Kind
+		body    string
+		clamp   int
+		bound   int64
+		want    int64
+		rewrite string // "": the body as it is
+	}{
+		{Chat, `{"model":"m","messages":[{"role":"user","content":"x"}]}`, 0, 7, 7, `{"model":"m","max_tokens":7,"messages":[{"role":"user","content":"x"}]}`},
+		{Chat, `{"model":"m","messages":[{"role":"user","content":"x"}]}`, 5, 7, 5, `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"x"}]}`},
+		{Chat, `{"model":"m","messages":[{"role":"user","content":"x"}]}`, 9, 7, 7, `{"model":"m","max_tokens":7,"messages":[{"role":"user","content":"x"}]}`},
+		{Chat, `{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}]}`, 0, 7, 9, ""},
+		{Chat, `{"model":"m","max_completion_tokens":9,"messages":[{"role":"user","content":"x"}]}`, 0, 7, 9, ""},
+		{Chat, `{"model":"m","max_tokens":null,"messages":[{"role":"user","content":"x"}]}`, 0, 7, 7, `{"model":"m","max_tokens":7,"messages":[{"role":"user","content":"x"}]}`},
+		{Chat, `{"model":"m","max_tokens":-1,"messages":[{"role":"user","content":"x"}]}`, 0, 7, 7, `{"model":"m","max_tokens":7,"messages":[{"role":"user","content":"x"}]}`},
+		{Completion, `{"model":"m","max_tokens":0,"prompt":"x"}`, 0, 7, 0, ""},
+		{Chat, `{"model":"m","messages":[{"role":"user","content":"x"}]}`, 0, 0, 0, ""},
+		{Embedding, `{"model":"m","input":"x"}`, 0, 7, 0, ""},
+	} {
+		r, err := Scan([]byte(tc.body), tc.kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Clamp(Clamps{MaxTokens: tc.clamp}, Refused{}); err != nil {
+			t.Fatal(err)
+		}
+		r.Default(tc.bound)
+		got := string(join(t, r.Rewrite([]byte(tc.body), Rewrite{})))
+		if tc.rewrite == "" {
+			tc.rewrite = tc.body
+		}
+		if r.MaxTokens != tc.want || got != tc.rewrite {
+			t.Errorf("%s with a default of %d under %d: %d tokens, %s", tc.body, tc.bound, tc.clamp, r.MaxTokens, got)
+		}
+	}
+}
