@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -34,6 +35,7 @@ var secrets = map[string]string{
 	adminapi.RoleViewer:   "viewer-token-0123456789",
 	adminapi.RoleOperator: "operator-token-0123456789",
 	adminapi.RoleAdmin:    "admin-token-0123456789",
+	adminapi.RoleAuditor:  "auditor-token-0123456789",
 }
 
 // house is an admin API over a real book, whose documents a real store compiles and a real fleet follows.
@@ -92,7 +94,10 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	book, err := state.Open(state.Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "state.db"), Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { must(t, book.Close()) })
-	return openHouse(t, book, book, change...)
+	peppers, err := auth.NewPeppers("the pepper of these tests")
+	must(t, err)
+	identities := func(o *Options) { o.Identities, o.Mint = book, peppers.Make }
+	return openHouse(t, book, book, append([]func(*Options){identities}, change...)...)
 }
 
 // openHouse is a house over the documents of source and book, which can be the same.
