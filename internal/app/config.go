@@ -38,7 +38,7 @@ type Config struct {
 		Etcd     Etcd
 		LastGood string
 	}
-	State     struct{ URL string }
+	State     State
 	Identity  Identity
 	Usage     struct{ Sinks []Sink }
 	Telemetry struct{ Traces Traces }
@@ -76,6 +76,13 @@ type Etcd struct {
 	TLS       policy.TLS
 }
 
+// State is the state book.
+type State struct {
+	URL string
+	// Password is where PostgreSQL's is; zero: in the standard places.
+	Password policy.SecretRef
+}
+
 // AdminToken lets its bearer use the admin API in a role.
 type AdminToken struct {
 	Name  string
@@ -83,8 +90,8 @@ type AdminToken struct {
 	Token policy.SecretRef
 }
 
-// adminRoles are what an admin token may be, each with all that those before it may.
-var adminRoles = []string{"viewer", "operator", "admin"}
+// adminRoles are what an admin token may be: the first three each with all that those before it may, the auditor beside them.
+var adminRoles = []string{"viewer", "operator", "admin", "auditor"}
 
 // Sink is one place that usage records go to.
 type Sink struct {
@@ -131,6 +138,7 @@ const (
 	pathTLSCert         = "policy.etcd.tls.cert"
 	pathLastGood        = "policy.last_good"
 	pathState           = "state.url"
+	pathStatePassword   = "state.password"
 	pathDevelopmentKeys = "identity.development_keys"
 	pathAdminTokens     = "identity.admin_tokens"
 )
@@ -212,15 +220,19 @@ var generalSettings = []setting{
 		func(c *Config) value { return optional(&c.Policy.LastGood) },
 	},
 	{
-		pathState, "state", "The state book, a SQLite file as sqlite:///PATH. It is used only where policy.source is state.",
+		pathState, "state", "The state book, a SQLite file as sqlite:///PATH, or a PostgreSQL database as postgres://USER@HOST/DATABASE without its password. Organizations, projects and keys are in it where it is set, and the documents where policy.source is state; unset, it is used only for those and where identity.order names state.",
 		func(c *Config) value { return stateURL(&c.State.URL) },
+	},
+	{
+		pathStatePassword, "", "Where the password of the PostgreSQL database of state.url is: env:NAME or file:PATH, read at every connection. Empty: in the standard places, PGPASSWORD and the password file, or there is none.",
+		func(c *Config) value { return reference{&c.State.Password} },
 	},
 	{
 		pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
 		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
 	},
 	{
-		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator or admin, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
+		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator, admin or auditor, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents, organizations and keys. An auditor reads who changed what, and the status, alone. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
 		func(c *Config) value { return adminTokens(&c.Identity.AdminTokens) },
 	},
 	{
@@ -288,7 +300,7 @@ func Default() Config {
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood
 	c.Policy.Etcd.Prefix = "/api-router/"
-	c.State.URL = "sqlite:///var/lib/api-router/state.db"
+	c.State.URL = defaultState
 	c.Identity.Cache = IdentityCache{TTL: time.Minute, NegativeTTL: 5 * time.Second, StaleIfError: 24 * time.Hour, File: defaultKeysFile}
 	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}
 	c.Server.BodyMemory = 512 << 20

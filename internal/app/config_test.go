@@ -140,7 +140,7 @@ func TestWhatThePolicySourceCannotBe(t *testing.T) {
 		"half a certificate":       {"policy: { source: etcd, etcd: { endpoints: ['a:1'], tls: { cert: x } } }", "belong together"},
 		"TLS without TLS":          {"policy: { source: etcd, etcd: { endpoints: ['http://a:1'], tls: { ca: x } } }", "an http:// endpoint has no TLS"},
 		"half a cluster with TLS":  {"policy: { source: etcd, etcd: { endpoints: ['https://a:1', 'b:1'] } }", "TLS all or none"},
-		"PostgreSQL":               {"state: { url: 'postgres://u:hidden@db/router' }", "PostgreSQL is not supported in this version"},
+		"a password in the URL":    {"state: { url: 'postgres://u:hidden@db/router' }", "must not hold a password"},
 		"a relative path":          {"state: { url: 'sqlite:state.db' }", "sqlite:///PATH"},
 		"a host":                   {"state: { url: 'sqlite://state.db' }", "sqlite:///PATH"},
 		"a list for a word":        {"policy: { source: [ etcd ] }", "policy.source: is not a list"},

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 // value reads and shows one setting. Set leaves the setting alone when it fails.
@@ -255,15 +254,14 @@ func endpoint(text string) (string, error) {
 	return scheme + "://" + rest, nil
 }
 
-// stateURL names the state book: a SQLite file with its absolute path.
+// stateURL names the state book. What is wrong with it is not repeated: it may hold a password.
 func stateURL(target *string) word {
 	return word{target: target, check: func(s string) error {
-		u, err := url.Parse(s)
-		switch {
-		case err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"):
-			return errors.New("PostgreSQL is not supported in this version; use sqlite:///PATH") // It is not repeated: it may hold a password.
-		case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/"):
+		if rest, ok := strings.CutPrefix(s, "sqlite:"); ok && !strings.HasPrefix(rest, "///") {
 			return errors.New("it is not of the form sqlite:///PATH, with an absolute path")
+		}
+		if err := state.CheckURL(s); err != nil {
+			return fmt.Errorf("it %w", err)
 		}
 		return nil
 	}}
