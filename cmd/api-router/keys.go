@@ -301,7 +301,7 @@ command that was interrupted can be run again. Never put keys themselves into th
 			}
 			total.Imported, total.Known = total.Imported+done.Imported, total.Known+done.Known
 		}
-		return o.printf("%d keys are imported, %d were there already\n", total.Imported, total.Known)
+		return o.printf("imported: %d, there already: %d\n", total.Imported, total.Known)
 	}).Command
 }
 

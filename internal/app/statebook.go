@@ -19,7 +19,8 @@ const defaultState = "sqlite:///var/lib/api-router/state.db"
 // wireState opens the state book for organizations and keys beside a place of documents that is another, where that is asked for.
 func (a *App) wireState() error {
 	c := &a.config
-	if a.place.identities != nil || c.State.URL == defaultState && !slices.Contains(c.Identity.Order, ValidatorState) {
+	chosen := c.State.URL != "" && c.State.URL != defaultState
+	if a.place.identities != nil || !chosen && !slices.Contains(c.Identity.Order, ValidatorState) {
 		return nil
 	}
 	book, err := openState(&c.State, a.log)

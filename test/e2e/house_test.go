@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/postgres"
 )
 
 const (
@@ -50,7 +51,7 @@ func run(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
 		return 1
 	}
-	return m.Run()
+	return postgres.Main{Tests: m}.Run()
 }
 
 // lacking ends a test for want of a program.
