@@ -54,6 +54,8 @@ type Options struct {
 	}
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
+	// Description is api/openapi.yaml, which describes this API.
+	Description []byte
 	// Metrics is where the door's metrics are registered; nil: nowhere.
 	Metrics prometheus.Registerer
 }

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ai-aas/api-router/api"
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -124,7 +125,7 @@ func openHouse(t testing.TB, source policy.Source, book policy.Book, change ...f
 		Health: func() adminapi.Health {
 			return adminapi.Health{State: adminapi.StateReady, Version: "test", At: time.Now(), Since: time.Now(), Components: []adminapi.Component{}}
 		},
-		Level: new(level),
+		Level: new(level), Description: api.OpenAPI,
 	}
 	for _, f := range change {
 		f(&options)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-aas/api-router/api"
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -213,6 +214,7 @@ func (a *App) wire(opts Options) error {
 	return a.wireAdmin(opts, admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
 		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities, Mint: mint,
+		Description: api.OpenAPI,
 	})
 }
 
