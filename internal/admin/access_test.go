@@ -15,7 +15,7 @@ import (
 
 // fill puts something into the places of a path.
 func fill(path string) string {
-	return adminapi.Prefix + strings.NewReplacer("{collection}", adminapi.Policies, "{id}", "p").Replace(path)
+	return adminapi.Prefix + strings.NewReplacer("{collection}", adminapi.Policies, "{id}", "p", "{organization}", "acme", "{project}", "web", "{key}", "00000000").Replace(path)
 }
 
 func TestEveryRouteIsOpenToItsRoleAndThoseAboveAlone(t *testing.T) {
@@ -34,7 +34,7 @@ func TestEveryRouteIsOpenToItsRoleAndThoseAboveAlone(t *testing.T) {
 	for _, r := range all {
 		for who, want := range map[string]fault.Code{
 			"nobody": fault.MissingAPIKey, "stranger": fault.InvalidAPIKey,
-			adminapi.RoleViewer: "", adminapi.RoleOperator: "", adminapi.RoleAdmin: "",
+			adminapi.RoleViewer: "", adminapi.RoleOperator: "", adminapi.RoleAdmin: "", adminapi.RoleAuditor: "",
 		} {
 			t.Run(r.method+" "+r.path+" "+who, func(t *testing.T) {
 				h.guesses.until = [1024]time.Time{} // This test is not about the pace of guessing.
@@ -42,7 +42,7 @@ func TestEveryRouteIsOpenToItsRoleAndThoseAboveAlone(t *testing.T) {
 				if who == "stranger" {
 					headers = []string{"Authorization", "Bearer viewer-token-012345678"}
 				}
-				if want == "" && !(actor{role: who}).may(r.role) {
+				if want == "" && !(actor{role: who}).may(r.access) {
 					want = fault.PermissionDenied
 				}
 				// An empty body and a condition that does not hold keep whoever is let in from changing anything.
@@ -68,14 +68,15 @@ func TestEveryRouteIsOpenToItsRoleAndThoseAboveAlone(t *testing.T) {
 	}
 }
 
-func TestRolesRiseFromViewerToAdmin(t *testing.T) {
-	for role, may := range map[string][3]bool{
-		adminapi.RoleViewer: {true, false, false}, adminapi.RoleOperator: {true, true, false}, adminapi.RoleAdmin: {true, true, true},
+func TestRolesRiseFromViewerToAdminAndTheAuditorStandsBeside(t *testing.T) {
+	for role, may := range map[string][5]bool{
+		adminapi.RoleViewer: {true, false, false, true, false}, adminapi.RoleOperator: {true, true, false, true, false},
+		adminapi.RoleAdmin: {true, true, true, true, false}, adminapi.RoleAuditor: {false, false, false, true, false},
 		"": {}, "root": {},
 	} {
-		for i, needed := range roles {
+		for i, needed := range []access{viewer, operator, admin, reviewer, {}} {
 			if got := (actor{role: role}).may(needed); got != may[i] {
-				t.Errorf("%q may %s: %v", role, needed, got)
+				t.Errorf("%q may %v: %v", role, needed, got)
 			}
 		}
 	}
@@ -144,7 +145,7 @@ func TestARightTokenIsLetInWhateverItsNeighboursSend(t *testing.T) {
 		t.Errorf("the poller: %d %s", got.StatusCode, got.body)
 	}
 	for role := range secrets {
-		if got := h.send(role, http.MethodGet, adminapi.Prefix+"/fleet", ""); got.StatusCode != http.StatusOK {
+		if got := h.send(role, http.MethodGet, adminapi.Prefix+"/status", ""); got.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d %s", role, got.StatusCode, got.body)
 		}
 	}

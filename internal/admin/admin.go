@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -35,6 +36,10 @@ type Options struct {
 
 	// Book is where documents are read and written; nil: there is none, and nothing can be written.
 	Book policy.Book
+	// Identities are where organizations and their keys are; nil: there are none, and nothing of them is served.
+	Identities Identities
+	// Mint makes a key anew: its id, its digest and what its requests are signed with. Nil: there is no pepper, and no key can be made.
+	Mint func(k *auth.Key) (key, signing auth.Secret, err error)
 	// Table is what requests are served by; it gives nil until there is one.
 	Table   func() *policy.Table
 	Fleet   func() []fleet.Status
@@ -49,6 +54,8 @@ type Options struct {
 	}
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
+	// Description is api/openapi.yaml, which describes this API.
+	Description []byte
 	// Metrics is where the door's metrics are registered; nil: nowhere.
 	Metrics prometheus.Registerer
 }

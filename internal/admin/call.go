@@ -18,7 +18,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/ai-aas/api-router/internal/fault"
-	"github.com/ai-aas/api-router/internal/policy"
 )
 
 const (
@@ -33,15 +32,14 @@ const (
 // call is one request to the admin API.
 type call struct {
 	*http.Request
+	spot
+
 	writer    http.ResponseWriter
 	start     time.Time
 	requestID string
 	actor     actor
 	route     string
 
-	// kind and id are of the path.
-	kind policy.Kind
-	id   string
 	// query is what follows the "?", with known names alone, each once.
 	query url.Values
 

@@ -81,11 +81,13 @@ func (a *Admin) serve(w http.ResponseWriter, c *call) (reply, error) {
 		return reply{}, err
 	}
 	c.route = found.method + " " + found.path
-	if !who.may(found.role) {
-		return reply{}, fault.Newf(fault.PermissionDenied, "this takes the role %s, and the token %s has the role %s", found.role, who.name, who.role)
+	if !who.may(found.access) {
+		return reply{}, fault.Newf(fault.PermissionDenied, "this takes the role %s, and the token %s has the role %s", found.access, who.name, who.role)
 	}
-	if c.id != "" && !idForm.MatchString(c.id) || c.id == "." || c.id == ".." { // Proxies and clients take dots out of paths.
-		return reply{}, fault.New(fault.InvalidRequest, "an id is 1 to 128 of the characters A-Z a-z 0-9 . _ -, and not . or .. alone").WithParam("id")
+	for _, id := range c.ids() {
+		if id != "" && !idForm.MatchString(id) || id == "." || id == ".." { // Proxies and clients take dots out of paths.
+			return reply{}, fault.New(fault.InvalidRequest, "an id is 1 to 128 of the characters A-Z a-z 0-9 . _ -, and not . or .. alone").WithParam("id")
+		}
 	}
 	if err := c.parameters(found.query); err != nil {
 		return reply{}, err

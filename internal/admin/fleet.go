@@ -1,9 +1,6 @@
 package admin
 
-import (
-	"github.com/ai-aas/api-router/api"
-	"github.com/ai-aas/api-router/internal/adminapi"
-)
+import "github.com/ai-aas/api-router/internal/adminapi"
 
 // fleet answers what the router serves by: the table in short, and every backend.
 func (a *Admin) fleet(*call) (reply, error) {
@@ -19,6 +16,6 @@ func (a *Admin) fleet(*call) (reply, error) {
 }
 
 // openAPI answers the description of this API.
-func (*Admin) openAPI(*call) (reply, error) {
-	return reply{text: api.OpenAPI, kind: "application/yaml"}, nil
+func (a *Admin) openAPI(*call) (reply, error) {
+	return reply{text: a.Description, kind: "application/yaml"}, nil
 }

@@ -16,7 +16,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/ai-aas/api-router/api"
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -34,6 +36,7 @@ var secrets = map[string]string{
 	adminapi.RoleViewer:   "viewer-token-0123456789",
 	adminapi.RoleOperator: "operator-token-0123456789",
 	adminapi.RoleAdmin:    "admin-token-0123456789",
+	adminapi.RoleAuditor:  "auditor-token-0123456789",
 }
 
 // house is an admin API over a real book, whose documents a real store compiles and a real fleet follows.
@@ -92,7 +95,10 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	book, err := state.Open(state.Options{URL: "sqlite:" + filepath.Join(t.TempDir(), "state.db"), Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { must(t, book.Close()) })
-	return openHouse(t, book, book, change...)
+	peppers, err := auth.NewPeppers("the pepper of these tests")
+	must(t, err)
+	identities := func(o *Options) { o.Identities, o.Mint = book, peppers.Make }
+	return openHouse(t, book, book, append([]func(*Options){identities}, change...)...)
 }
 
 // openHouse is a house over the documents of source and book, which can be the same.
@@ -119,7 +125,7 @@ func openHouse(t testing.TB, source policy.Source, book policy.Book, change ...f
 		Health: func() adminapi.Health {
 			return adminapi.Health{State: adminapi.StateReady, Version: "test", At: time.Now(), Since: time.Now(), Components: []adminapi.Component{}}
 		},
-		Level: new(level),
+		Level: new(level), Description: api.OpenAPI,
 	}
 	for _, f := range change {
 		f(&options)

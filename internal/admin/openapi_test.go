@@ -116,6 +116,12 @@ func pathOf(path string) string {
 	if (segments[0] == "{collection}" || segments[0] == adminapi.Marks) && len(segments) > 1 {
 		segments[1] = "{id}"
 	}
+	if segments[0] == "organizations" && len(segments) > 1 {
+		segments[1] = "{organization}"
+		if len(segments) > 3 {
+			segments[3] = map[string]string{"projects": "{project}", "keys": "{key}"}[segments[2]]
+		}
+	}
 	return "/" + strings.Join(segments, "/")
 }
 
@@ -175,8 +181,8 @@ func TestEveryRouteIsDescribedAndEveryDescribedPathIsServed(t *testing.T) {
 		if !ok {
 			continue // Said above.
 		}
-		if says := fmt.Sprint(operation["description"]); !strings.Contains(says, "Role: `"+r.role+"`.") {
-			t.Errorf("%s takes the role %s, and is described as: %s", name, r.role, says)
+		if says := fmt.Sprint(operation["description"]); !strings.Contains(says, "Role: `"+strings.ReplaceAll(r.access.String(), " or ", "` or `")+"`.") {
+			t.Errorf("%s takes the role %s, and is described as: %s", name, r.access, says)
 		}
 		if got := d.parameters(t, operation); !slices.Equal(got, slices.Sorted(slices.Values(r.query))) {
 			t.Errorf("%s takes the parameters %v, and %v are described", name, r.query, got)

@@ -20,13 +20,12 @@ const htmlType = "text/html; charset=utf-8"
 
 // pageTable is what is served beside the admin API, all of it for reading: by path.
 func (a *Admin) pageTable() map[string]route {
-	const viewer, operator = adminapi.RoleViewer, adminapi.RoleOperator
 	pages := map[string]route{}
-	add := func(path, role string, query []string, handle handler) {
-		pages[path] = route{http.MethodGet, path, role, query, handle}
+	add := func(path string, who access, query []string, handle handler) {
+		pages[path] = route{http.MethodGet, path, who, query, handle}
 	}
 	add("/", viewer, nil, a.home)
-	add("/status", viewer, nil, a.status)
+	add("/status", reviewer, nil, a.status)
 	add(console.LivePath, viewer, nil, a.live)
 	for path, asset := range console.Assets() {
 		add(path, viewer, nil, func(*call) (reply, error) { return reply{text: asset.Content, kind: asset.Type}, nil })

@@ -15,11 +15,11 @@ import (
 type handler func(*call) (reply, error)
 
 // route is one path of the admin API, or a page. In a path, {collection} is one of the collections of documents but marks, which
-// have their own paths, and {id} is any one segment.
+// have their own paths; {id}, {organization}, {project} and {key} are any one segment.
 type route struct {
 	method string
 	path   string // below adminapi.Prefix; of a page the whole of it
-	role   string // the least that may use it
+	access access
 	// query are the parameters that the route takes.
 	query  []string
 	handle handler
@@ -27,21 +27,20 @@ type route struct {
 
 // table is the whole admin API. A path that is not here is a 404; nothing is redirected.
 func (a *Admin) table() []route {
-	const viewer, operator, admin = adminapi.RoleViewer, adminapi.RoleOperator, adminapi.RoleAdmin
 	routes := []route{
 		{http.MethodPost, "/marks", operator, nil, a.mark},
 		{http.MethodPost, "/validate", viewer, nil, a.validate},
 		{http.MethodPost, "/diff", viewer, nil, a.diff},
 		{http.MethodPost, "/explain", viewer, nil, a.explain},
 		{http.MethodGet, "/decisions", viewer, []string{"limit"}, a.decisions},
-		{http.MethodGet, "/audit", viewer, []string{"limit"}, a.audit},
+		{http.MethodGet, "/audit", reviewer, []string{"limit"}, a.audit},
 		{http.MethodGet, "/fleet", viewer, nil, a.fleet},
-		{http.MethodGet, "/status", viewer, nil, a.status},
+		{http.MethodGet, "/status", reviewer, nil, a.status},
 		{http.MethodGet, "/log-level", viewer, nil, a.logLevel},
 		{http.MethodPut, "/log-level", operator, nil, a.setLogLevel},
-		{http.MethodGet, "/openapi.yaml", viewer, nil, a.openAPI},
+		{http.MethodGet, "/openapi.yaml", reviewer, nil, a.openAPI},
 	}
-	for path, writer := range map[string]string{"/{collection}": admin, "/marks": operator} {
+	for path, writer := range map[string]access{"/{collection}": admin, "/marks": operator} {
 		routes = append(routes,
 			route{http.MethodGet, path, viewer, []string{"invalid"}, a.list},
 			route{http.MethodGet, path + "/{id}", viewer, nil, a.get},
@@ -50,7 +49,31 @@ func (a *Admin) table() []route {
 			route{http.MethodGet, path + "/{id}/history", viewer, []string{"limit"}, a.history},
 			route{http.MethodPost, path + "/{id}/rollback", writer, nil, a.rollback})
 	}
-	return routes
+	return append(routes, a.identityTable()...)
+}
+
+// identityTable is the part of the API for organizations, their projects and keys. Whatever belongs to an organization is below it.
+func (a *Admin) identityTable() []route {
+	const organizations = "/organizations"
+	const one, keys = organizations + "/{organization}", organizations + "/{organization}/keys"
+	of := a.identified
+	return []route{
+		{http.MethodGet, organizations, viewer, nil, of(a.organizations)},
+		{http.MethodGet, one, viewer, nil, of(a.organization)},
+		{http.MethodPut, one, admin, []string{"reason"}, of(a.putOrganization)},
+		{http.MethodPost, one + "/disable", admin, nil, of(a.switchOrganization(true))},
+		{http.MethodPost, one + "/enable", admin, nil, of(a.switchOrganization(false))},
+		{http.MethodGet, one + "/projects", viewer, nil, of(a.projects)},
+		{http.MethodPut, one + "/projects/{project}", admin, []string{"reason"}, of(a.putProject)},
+		{http.MethodDelete, one + "/projects/{project}", admin, []string{"reason"}, of(a.deleteProject)},
+		{http.MethodGet, keys, viewer, []string{"after", "limit"}, of(a.keyPage)},
+		{http.MethodPost, keys, admin, nil, of(a.createKey)},
+		{http.MethodGet, keys + "/{key}", viewer, nil, of(a.key)},
+		{http.MethodPost, keys + "/{key}/rotate", admin, nil, of(a.rotateKey)},
+		{http.MethodPost, keys + "/{key}/revoke", admin, nil, of(a.revokeKey)},
+		{http.MethodPost, one + "/fingerprints", admin, nil, of(a.importKeys)},
+		{http.MethodGet, "/audit/entries", reviewer, []string{"before", "id", "kind", "limit", "organization"}, of(a.entries)},
+	}
 }
 
 // find matches a request's path, as it was sent, and its method. Where only the method does not fit, allow lists those that do.
@@ -67,11 +90,11 @@ func (a *Admin) find(r *http.Request, c *call) (found route, allow []string, err
 	}
 	segments := strings.Split(below, "/")
 	for _, candidate := range a.routes {
-		kind, id, fits := candidate.match(segments)
+		at, fits := candidate.match(segments)
 		switch {
 		case !fits:
 		case r.Method == candidate.method || r.Method == http.MethodHead && candidate.method == http.MethodGet:
-			c.kind, c.id = kind, id
+			c.spot = at
 			return candidate, nil, nil
 		default:
 			allow = append(allow, candidate.method)
@@ -87,30 +110,45 @@ func (a *Admin) find(r *http.Request, c *call) (found route, allow []string, err
 	return route{}, nil, fault.Newf(fault.NotFound, "nothing is served at this path; %s/openapi.yaml describes what is", adminapi.Prefix)
 }
 
-// match takes the collection and the id out of a path that fits.
-func (r route) match(segments []string) (kind policy.Kind, id string, fits bool) {
+// spot is what the path of a request names.
+type spot struct {
+	kind policy.Kind
+	id   string
+	// organization is whom item, a project or a key, belongs to.
+	organization, item string
+}
+
+// ids are all that the path names.
+func (s spot) ids() []string { return []string{s.id, s.organization, s.item} }
+
+// match takes what a path names out of one that fits.
+func (r route) match(segments []string) (at spot, fits bool) {
 	wanted := strings.Split(r.path[1:], "/")
 	if len(segments) != len(wanted) {
-		return "", "", false
+		return spot{}, false
 	}
 	for i, want := range wanted {
 		got, err := url.PathUnescape(segments[i])
 		switch {
 		case err != nil || got == "":
-			return "", "", false
+			return spot{}, false
 		case want == "{collection}":
-			if kind = ofCollection(got); kind == "" || kind == policy.KindMark {
-				return "", "", false
+			if at.kind = ofCollection(got); at.kind == "" || at.kind == policy.KindMark {
+				return spot{}, false
 			}
 		case want == "{id}":
-			id = got
+			at.id = got
+		case want == "{organization}":
+			at.organization = got
+		case want == "{project}", want == "{key}":
+			at.item = got
 		case want != got:
-			return "", "", false
+			return spot{}, false
 		case want == adminapi.Marks:
-			kind = policy.KindMark
+			at.kind = policy.KindMark
 		}
 	}
-	return kind, id, true
+	return at, true
 }
 
 func ofCollection(name string) policy.Kind {

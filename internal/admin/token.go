@@ -17,8 +17,33 @@ import (
 	"github.com/ai-aas/api-router/internal/fault"
 )
 
-// roles are in order: each may do what those before it may.
-var roles = []string{adminapi.RoleViewer, adminapi.RoleOperator, adminapi.RoleAdmin}
+// ladder are the roles in order: each may do what those before it may. The auditor stands beside it.
+var ladder = []string{adminapi.RoleViewer, adminapi.RoleOperator, adminapi.RoleAdmin}
+
+// roles are all that there are.
+var roles = append(slices.Clone(ladder), adminapi.RoleAuditor)
+
+// access says who may use a route: on the ladder everybody from a role on, and the auditor where that is said. The zero value is nobody.
+type access struct {
+	from    string
+	auditor bool
+}
+
+// What routes ask for.
+var (
+	viewer   = access{from: adminapi.RoleViewer}
+	operator = access{from: adminapi.RoleOperator}
+	admin    = access{from: adminapi.RoleAdmin}
+	// reviewer is for what tells of changes and of the state of things.
+	reviewer = access{from: adminapi.RoleViewer, auditor: true}
+)
+
+func (a access) String() string {
+	if a.auditor {
+		return a.from + " or " + adminapi.RoleAuditor
+	}
+	return a.from
+}
 
 // Token lets its bearer in. It holds a digest: the token itself is not kept.
 type Token struct {
@@ -43,7 +68,13 @@ func NewToken(name, role, token string) (Token, error) {
 // actor is who asks.
 type actor struct{ name, role string }
 
-func (a actor) may(role string) bool { return slices.Index(roles, a.role) >= slices.Index(roles, role) }
+func (a actor) may(use access) bool {
+	if a.role == adminapi.RoleAuditor {
+		return use.auditor
+	}
+	least := slices.Index(ladder, use.from)
+	return least >= 0 && slices.Index(ladder, a.role) >= least
+}
 
 // login finds out who asks. On a page, where a browser has no Bearer, the password of HTTP Basic is the token, whatever the user name.
 func (a *Admin) login(r *http.Request, page bool) (actor, error) {

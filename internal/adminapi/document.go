@@ -22,11 +22,12 @@ const (
 	Marks    = "marks"
 )
 
-// The roles of a token. Each may do what the one before it may.
+// The roles of a token. Of the first three, each may do what the one before it may; the auditor stands beside them.
 const (
 	RoleViewer   = "viewer"   // sees everything but secrets, and changes nothing
 	RoleOperator = "operator" // sets and lifts marks, changes the log level, takes profiles
-	RoleAdmin    = "admin"    // writes documents
+	RoleAdmin    = "admin"    // writes documents, organizations, projects and keys
+	RoleAuditor  = "auditor"  // sees who changed what, and the status, and nothing else
 )
 
 // Status says what a stored document does.

@@ -70,8 +70,8 @@ const (
 // State is where the state book is, and who brings its tables up to date.
 type State struct {
 	URL      string
-	Password policy.SecretRef
-	Migrate  string // auto or manual
+	Password policy.SecretRef // zero: in the standard places
+	Migrate  string           // auto or manual
 }
 
 // Who brings the tables of the state book up to date.
@@ -96,8 +96,8 @@ type AdminToken struct {
 	Token policy.SecretRef
 }
 
-// adminRoles are what an admin token may be, each with all that those before it may.
-var adminRoles = []string{"viewer", "operator", "admin"}
+// adminRoles are what an admin token may be: the first three each with all that those before it may, the auditor beside them.
+var adminRoles = []string{"viewer", "operator", "admin", "auditor"}
 
 // Sink is one place that usage records go to.
 type Sink struct {
@@ -144,6 +144,7 @@ const (
 	pathTLSCert         = "policy.etcd.tls.cert"
 	pathLastGood        = "policy.last_good"
 	pathState           = "state.url"
+	pathStatePassword   = "state.password"
 	pathDevelopmentKeys = "identity.development_keys"
 	pathAdminTokens     = "identity.admin_tokens"
 )
@@ -225,11 +226,11 @@ var generalSettings = []setting{
 		func(c *Config) value { return optional(&c.Policy.LastGood) },
 	},
 	{
-		pathState, "state", "The state book: a SQLite file of this machine as sqlite:///PATH, or a PostgreSQL database that replicas share as postgres://USER@HOST/DATABASE, without a password. It is used only where policy.source is state. See docs/state.md.",
+		pathState, "state", "The state book, a SQLite file as sqlite:///PATH, or a PostgreSQL database as postgres://USER@HOST/DATABASE without its password. Organizations, projects and keys are in it where it is set, and the documents where policy.source is state; unset, it is used only for those and where identity.order names state. See docs/state.md.",
 		func(c *Config) value { return stateURL(&c.State.URL) },
 	},
 	{
-		"state.password", "", "The password at PostgreSQL: a reference, env:NAME or file:PATH. Empty: PGPASSWORD and the password file count, as for PostgreSQL's own programs.",
+		pathStatePassword, "", "The password at PostgreSQL: a reference, env:NAME or file:PATH. Empty: PGPASSWORD and the password file count, as for PostgreSQL's own programs.",
 		func(c *Config) value { return reference{&c.State.Password} },
 	},
 	{
@@ -241,7 +242,7 @@ var generalSettings = []setting{
 		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
 	},
 	{
-		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator or admin, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
+		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator, admin or auditor, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents, organizations and keys. An auditor reads who changed what, and the status, alone. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
 		func(c *Config) value { return adminTokens(&c.Identity.AdminTokens) },
 	},
 	{
@@ -310,7 +311,7 @@ func Default() Config {
 	c.Policy.LastGood = defaultLastGood
 	c.Policy.Etcd.Prefix = "/api-router/"
 	c.State.Migrate = MigrateAuto
-	c.State.URL = "sqlite:///var/lib/api-router/state.db"
+	c.State.URL = defaultState
 	c.Identity.Cache = IdentityCache{TTL: time.Minute, NegativeTTL: 5 * time.Second, StaleIfError: 24 * time.Hour, File: defaultKeysFile}
 	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}
 	c.Server.BodyMemory = 512 << 20

@@ -200,7 +200,6 @@ func TestTheEarlierServicesPolicySource(t *testing.T) {
 		"our endpoints win":        {file: "policy: { etcd: { endpoints: [ 'ours:1' ] } }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceEtcd, endpoints: []string{"ours:1"}, note: "names=[CONFIG_SERVICE_ENDPOINT]"},
 		"our source wins":          {file: "policy: { source: file }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceFile, endpoints: []string{"a:1"}, note: "source=file names=[policy.etcd.endpoints]"},
 		"files are not read then":  {file: "policy: { file: { path: /p } }", env: map[string]string{"CONFIG_SERVICE_ENDPOINT": "a:1"}, source: app.SourceEtcd, endpoints: []string{"a:1"}, note: "source=etcd names=[policy.file.path]"},
-		"nor the state book":       {env: map[string]string{"API_ROUTER_STATE_URL": "sqlite:///x"}, source: app.SourceFile, note: "source=file names=[state.url]"},
 		"the last good copy moves": {env: map[string]string{"CONFIG_CACHE_PATH": "/cache/policies"}, source: app.SourceFile, note: "names=[CONFIG_CACHE_PATH]"},
 	} {
 		c, notes, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file), Env: test.env})

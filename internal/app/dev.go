@@ -75,6 +75,11 @@ func Dev(ctx context.Context, p Process, o DevOptions) error {
 	}
 	defer home.close()
 	records := home.file("usage.jsonl")
+	pepper, err := home.pepper()
+	if err != nil {
+		return err
+	}
+	config.Identity.Peppers, config.Identity.Cache.File = []policy.SecretRef{pepper}, ""
 	config.Usage.Sinks = []Sink{{Type: "jsonl", Path: records}}
 
 	options := Options{
@@ -159,6 +164,7 @@ func (b *banner) announce(ctx context.Context) {
 	if addr := b.app.MetricsAddr(); addr != nil {
 		fmt.Fprintf(&lines, "  metrics   http://%s%s\n", display(addr), telemetry.PathMetrics)
 	}
+	fmt.Fprintf(&lines, "  real keys api-router org create acme%[1]s && api-router key create --org acme%[1]s\n", elsewhere(b.app.AdminAddr()))
 	fmt.Fprintf(&lines, "  stop      Ctrl-C\n\n")
 	if len(models) > 0 { // The newest table may have none again.
 		lines.WriteString(call(base, models[0]) + "\n")
@@ -220,11 +226,15 @@ func call(base, model string) string {
 
 // adminCall is a command that tries the admin API.
 func adminCall(addr net.Addr) string {
-	call := "api-router get policies"
-	if addr.String() != Default().Listen.Admin {
-		call += " --server http://" + display(addr)
+	return "api-router get policies" + elsewhere(addr)
+}
+
+// elsewhere is what a command needs that asks an admin API which is not at its usual address.
+func elsewhere(addr net.Addr) string {
+	if addr.String() == Default().Listen.Admin {
+		return ""
 	}
-	return call
+	return " --server http://" + display(addr)
 }
 
 // display is the address as a client on this machine would write it.

@@ -98,7 +98,7 @@ func (d *doctor) documents(ctx context.Context, c Config) (policy.Snapshot, bool
 // absentState is the path of the state book, and whether there is no file: opening it would make one.
 func absentState(text string) (string, bool) {
 	u, err := url.Parse(text)
-	if err != nil || isPostgres(text) {
+	if err != nil || u.Scheme != "sqlite" {
 		return "", false
 	}
 	_, err = os.Stat(u.Path)
@@ -150,7 +150,7 @@ func advice(source, reason string) string {
 	case source == SourceState && has("postgres://"):
 		return "start the database, or correct state.url (API_ROUTER_STATE_URL, --state) and state.password (API_ROUTER_STATE_PASSWORD)"
 	case source == SourceState:
-		return "mend the file, or set state.url (API_ROUTER_STATE_URL, --state)"
+		return "mend the file or the database, or set state.url (API_ROUTER_STATE_URL, --state)"
 	case has("username", "password", "may not"):
 		return "correct policy.etcd.username and policy.etcd.password, or the user's role at etcd"
 	case has("certificate", "authorities", "tls:", "x509"):

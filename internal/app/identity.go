@@ -57,7 +57,7 @@ func (a *App) wireKeys(ledger auth.Ledger, registry prometheus.Registerer) error
 	case ledger == nil && named:
 		return errNoLedger
 	case ledger == nil:
-		a.log.Warn("identity.peppers has no effect: there is no book of keys in this place of documents", "source", a.config.Policy.Source)
+		a.log.Warn("identity.peppers has no effect: there is no state book, where keys are; state.url says where to keep it", "source", a.config.Policy.Source)
 		return nil
 	}
 	peppers, err := a.config.peppers()

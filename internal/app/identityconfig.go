@@ -153,4 +153,4 @@ func (c *Config) peppers() (auth.Peppers, error) {
 	return peppers, nil
 }
 
-var errNoLedger = errors.New("identity.order names state, and there is no book of keys in this place of documents: set policy.source: state, or take state out")
+var errNoLedger = errors.New("identity.order names state, and there is no book of keys: set state.url, or take state out")

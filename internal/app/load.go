@@ -188,8 +188,6 @@ func (l *loader) unused() {
 			of = SourceFile
 		case strings.HasPrefix(s.path, "policy.etcd."):
 			of = SourceEtcd
-		case strings.HasPrefix(s.path, "state."):
-			of = SourceState
 		}
 		if of != "" && of != l.config.Policy.Source && l.origin[s.path] != "" {
 			names = append(names, s.path)

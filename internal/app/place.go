@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -24,6 +25,8 @@ type place struct {
 	book   policy.Book
 	// ledger is where keys are; nil where there are none.
 	ledger auth.Ledger
+	// identities are the same for operators, with organizations and the audit; nil where ledger is.
+	identities admin.Identities
 	// writable says that the book takes changes.
 	writable bool
 	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
@@ -55,8 +58,7 @@ func openState(s State, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger, _ := any(book).(auth.Ledger)
-	return &place{source: book, book: book, ledger: ledger, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+	return &place{source: book, book: book, ledger: book, identities: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
 		c.State = "opening"
 		switch s := book.Status(); {
 		case s.Open:

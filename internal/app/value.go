@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -256,20 +254,15 @@ func endpoint(text string) (string, error) {
 	return scheme + "://" + rest, nil
 }
 
-// stateURL names the state book: a SQLite file with its absolute path, or a PostgreSQL database.
+// stateURL names the state book. What is wrong with it is not repeated: it may hold a password.
 func stateURL(target *string) word {
 	return word{target: target, check: func(s string) error {
-		if isPostgres(s) {
-			return state.CheckURL(s)
+		if rest, ok := strings.CutPrefix(s, "sqlite:"); ok && !strings.HasPrefix(rest, "///") {
+			return errors.New("it is not of the form sqlite:///PATH, with an absolute path")
 		}
-		u, err := url.Parse(s)
-		if err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/") {
-			return errors.New("it is neither of the form sqlite:///PATH, with an absolute path, nor postgres://USER@HOST/DATABASE")
+		if err := state.CheckURL(s); err != nil {
+			return fmt.Errorf("it %w", err)
 		}
 		return nil
 	}}
-}
-
-func isPostgres(stateURL string) bool {
-	return strings.HasPrefix(stateURL, "postgres:") || strings.HasPrefix(stateURL, "postgresql:")
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-aas/api-router/api"
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fleet"
@@ -166,6 +167,9 @@ func (a *App) wire(opts Options) error {
 		return s.Loaded && s.Failure == ""
 	})
 
+	if err := a.wireState(); err != nil {
+		return err
+	}
 	keys, err := a.identity(cmp.Or(opts.Ledger, a.place.ledger), registry, opts.Hints)
 	if err != nil {
 		return err
@@ -201,11 +205,16 @@ func (a *App) wire(opts Options) error {
 	if err := a.listen(opts.Hints); err != nil {
 		return err
 	}
+	mint, err := a.mint()
+	if err != nil {
+		return err
+	}
 	a.level = newLogLevel(a.log, opts.Level)
 	a.onStop("log level", func(context.Context) error { a.level.stop(); return nil })
 	return a.wireAdmin(opts, admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
-		Health: a.health, Level: a.level, Metrics: registry,
+		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities, Mint: mint,
+		Description: api.OpenAPI,
 	})
 }
 

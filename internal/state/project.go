@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/ai-aas/api-router/internal/auth"
 )
@@ -89,7 +90,7 @@ func (b *Book) PutProject(ctx context.Context, p auth.Project, condition *int64,
 }
 
 // ErrInUse says that something cannot be deleted.
-var ErrInUse = errors.New("a project cannot be deleted while a key that is not revoked is in it")
+var ErrInUse = fmt.Errorf("a key that is not revoked is in it: %w", auth.ErrConflict)
 
 // DeleteProject deletes one without keys that could be used. It fails with auth.ErrNotFound or ErrInUse.
 func (b *Book) DeleteProject(ctx context.Context, organization, id string, by auth.By) error {

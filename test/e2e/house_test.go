@@ -51,7 +51,7 @@ func run(m postgres.Main) int {
 		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
 		return 1
 	}
-	return m.Run()
+	return postgres.Main{Tests: m}.Run()
 }
 
 // lacking ends a test for want of a program.

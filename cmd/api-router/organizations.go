@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/app"
+)
+
+func orgCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "org",
+		Short: "Make organizations; look at them, disable or enable one",
+		Long: `Organizations are whom keys belong to, and whose policies and limits apply. They are in the state book (state.url). To disable one
+refuses every key of it with 403, on every router within five seconds.`,
+		Example: `  api-router org create acme --name "Acme Corporation" --time-zone Europe/Berlin
+  api-router org list
+  api-router org disable acme --reason "by agreement"`,
+	}
+	c.AddCommand(orgCreateCommand(p, env), orgListCommand(p, env), orgGetCommand(p, env), orgSwitchCommand(p, env, true), orgSwitchCommand(p, env, false))
+	return c
+}
+
+// oneOrganization wants exactly one id.
+func oneOrganization(verb string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("name one organization: api-router org %s ID; \"api-router org list\" lists them", verb)
+		}
+		return nil
+	}
+}
+
+func orgCreateCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "create ID", Short: "Make an organization",
+		Long:    `Make an organization. An id has up to 64 of the characters A-Z a-z 0-9 . _ - and cannot be changed; the name can be anything.`,
+		Example: `  api-router org create acme --name "Acme Corporation" --time-zone Europe/Berlin`,
+		Args:    oneOrganization("create"),
+	}
+	name := c.Flags().String("name", "", "what people call it (default: its id)")
+	zone := c.Flags().String("time-zone", "", "`ZONE` in which its days and months begin, as in Europe/Berlin (default: UTC)")
+	reason := c.Flags().String("reason", "", "why, for the audit")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		if !o.Flags().Changed("name") {
+			*name = args[0]
+		}
+		made, err := api.PutOrganization(o.Context(), args[0], adminapi.OrganizationRequest{Name: *name, TimeZone: *zone}, adminapi.If{Revision: new(int64), Reason: *reason})
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(made)
+		}
+		return o.printf("organization %s is created; make a key for it with \"api-router key create --org %s\"\n", made.ID, made.ID)
+	}).withOutput().Command
+}
+
+func orgListCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{Use: "list", Short: "List the organizations", Example: `  api-router org list`, Args: cobra.NoArgs}
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
+		found, err := api.Organizations(o.Context())
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(found)
+		case len(found.Items) == 0:
+			return o.printf("There are no organizations; \"api-router org create ID\" makes one.\n")
+		}
+		return o.organizations(found.Items...)
+	}).withOutput().Command
+}
+
+func orgGetCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{Use: "get ID", Short: "Show an organization", Example: `  api-router org get acme`, Args: oneOrganization("get")}
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		found, err := api.Organization(o.Context(), args[0])
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(found)
+		}
+		return o.organizations(found)
+	}).withOutput().Command
+}
+
+func (o *operation) organizations(list ...adminapi.Organization) error {
+	rows := make([][]string, 0, len(list))
+	for _, each := range list {
+		state := "enabled"
+		if each.Disabled {
+			state = "disabled"
+		}
+		rows = append(rows, []string{each.ID, each.Name, each.TimeZone, state, when(each.CreatedAt), revision(each.Revision)})
+	}
+	return o.table([]string{"ID", "NAME", "TIME ZONE", "STATE", "CREATED", "REVISION"}, rows)
+}
+
+func orgSwitchCommand(p app.Process, env map[string]string, disabled bool) *cobra.Command {
+	verb, does := "enable", "Accept the keys of an organization again."
+	if disabled {
+		verb, does = "disable", "Refuse every key of an organization with 403, on every router within five seconds. What runs may finish."
+	}
+	c := &cobra.Command{
+		Use: verb + " ID", Short: strings.ToUpper(verb[:1]) + verb[1:] + " an organization", Long: does, Args: oneOrganization(verb),
+		Example: fmt.Sprintf(`  api-router org %s acme --reason "by agreement"`, verb),
+	}
+	reason := c.Flags().String("reason", "", "why, for the audit; needed to disable")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		if disabled && *reason == "" {
+			return errors.New("--reason is missing: say why every key of the organization is to be refused")
+		}
+		if _, err := api.SwitchOrganization(o.Context(), args[0], disabled, *reason); err != nil {
+			return err
+		}
+		if disabled {
+			return o.printf("organization %s is disabled until \"api-router org enable %s\"\n", args[0], args[0])
+		}
+		return o.printf("organization %s is enabled\n", args[0])
+	}).Command
+}
+
+func auditCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "audit", Short: "Show who changed organizations, projects and keys",
+		Long: `Show who changed organizations, projects and keys. Of documents, "history" tells that.`,
+	}
+	c.AddCommand(auditListCommand(p, env))
+	return c
+}
+
+func auditListCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "list", Short: "List changes, the newest first",
+		Long: `List changes, the newest first: who made them, as what, and why. -o yaml and -o json show each thing before and after. No key is in it.`,
+		Example: `  api-router audit list --org acme
+  api-router audit list --kind key --id 1a2B3c4D -o json`,
+		Args: cobra.NoArgs,
+	}
+	var filter adminapi.EntryFilter
+	f := c.Flags()
+	f.StringVar(&filter.Organization, "org", "", "only of the `ORGANIZATION` with this id")
+	f.StringVar(&filter.Kind, "kind", "", "only things of this `KIND`: organization, project or key")
+	f.StringVar(&filter.ID, "id", "", "only the thing with this `ID`")
+	f.Int64Var(&filter.Before, "before", 0, "only what came before this `SEQUENCE`: the next page")
+	f.IntVar(&filter.Limit, "limit", 0, "at most so many changes; 0 leaves it to the server")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
+		found, err := api.Entries(o.Context(), filter)
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(found)
+		case len(found.Items) == 0:
+			return o.printf("There are no such changes.\n")
+		}
+		rows := make([][]string, 0, len(found.Items))
+		for i := range found.Items {
+			e := &found.Items[i]
+			rows = append(rows, []string{revision(e.Sequence), when(e.At), e.Actor, e.Role, e.Action, e.Kind + " " + e.ID, e.Organization, e.Reason})
+		}
+		if err := o.table([]string{"SEQUENCE", "WHEN", "BY", "ROLE", "ACTION", "WHAT", "ORGANIZATION", "REASON"}, rows); err != nil || found.Next == 0 {
+			return err
+		}
+		return o.printf("There are more: --before %d shows them.\n", found.Next)
+	}).withOutput().Command
+}

@@ -1,0 +1,283 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/fault"
+)
+
+// Organizations are whom keys belong to. What the methods of this and the next interfaces fail with is an error of package auth, or says that
+// the book does not work. A change and its entry in the audit are one.
+type Organizations interface {
+	Organizations(ctx context.Context) ([]auth.Organization, error)
+	Organization(ctx context.Context, id string) (auth.Organization, error)
+	PutOrganization(ctx context.Context, o auth.Organization, condition *int64, by auth.By) (auth.Organization, error)
+}
+
+// Projects are parts of an organization.
+type Projects interface {
+	Projects(ctx context.Context, organization string) ([]auth.Project, error)
+	PutProject(ctx context.Context, p auth.Project, condition *int64, by auth.By) (auth.Project, error)
+	DeleteProject(ctx context.Context, organization, id string, by auth.By) error
+}
+
+// Identities is the book of organizations, projects and keys, and of who changed them.
+type Identities interface {
+	Organizations
+	Projects
+	Keys
+
+	Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error)
+}
+
+// identified hands a handler the book of identities, with a context that has a deadline. A client that leaves does not stop a change halfway.
+func (a *Admin) identified(handle func(ctx context.Context, book Identities, c *call) (reply, error)) handler {
+	return func(c *call) (reply, error) {
+		if a.Identities == nil {
+			return reply{}, fault.New(fault.NotFound, "this router has no state book, where organizations and keys are kept: "+
+				"set state.url, as in sqlite:///var/lib/api-router/state.db or postgres://router@db.internal/router, and start it again")
+		}
+		ctx := c.Context()
+		if c.Method != http.MethodGet && c.Method != http.MethodHead {
+			ctx = context.WithoutCancel(ctx)
+		}
+		ctx, cancel := context.WithTimeout(ctx, bookTimeout)
+		defer cancel()
+		return handle(ctx, a.Identities, c)
+	}
+}
+
+// by says who makes the change of a call.
+func (c *call) by(reason string) auth.By {
+	return auth.By{Actor: c.actor.name, Role: c.actor.role, Reason: reason, RequestID: c.requestID}
+}
+
+// because reads a body that holds a reason alone.
+func (c *call) because() (auth.By, error) {
+	var ask adminapi.Because
+	if err := c.decode(maxSmallBody, &ask); err != nil {
+		return auth.By{}, err
+	}
+	return c.by(ask.Reason), checkReason(ask.Reason)
+}
+
+// told writes a change into the log.
+func (a *Admin) told(c *call, what, organization, id string, by auth.By) {
+	a.Logger.LogAttrs(c.Context(), slog.LevelInfo, what, slog.String("request_id", c.requestID), slog.String("actor", by.Actor),
+		slog.String("organization", organization), slog.String("id", id), slog.String("reason", by.Reason))
+}
+
+// identityRefusal says to the client why the book of identities did not do what it was asked. what names the thing, as in "key 1a2b3c4d".
+func identityRefusal(err error, what string, when *int64) error {
+	switch {
+	case errors.Is(err, auth.ErrNotFound) && when != nil:
+		return fault.Newf(fault.PreconditionFailed, "%s does not exist, and If-Match says that it does", what).WithParam("If-Match")
+	case errors.Is(err, auth.ErrNotFound):
+		return fault.Newf(fault.NotFound, "there is no %s", what)
+	case errors.Is(err, auth.ErrExists):
+		return fault.Newf(fault.PreconditionFailed, "%s exists already", what).WithParam("If-None-Match")
+	case errors.Is(err, auth.ErrConflict) && when != nil:
+		return fault.Newf(fault.PreconditionFailed, "%s is not at revision %d any more: read it again and make the change on that", what, *when).WithParam("If-Match")
+	case errors.Is(err, auth.ErrConflict):
+		return fault.Newf(fault.PreconditionFailed, "%s cannot be changed so: %s", what, printable(err.Error()))
+	}
+	return fault.Newf(fault.StoreUnavailable, "the state book does not do this: %s; keys that are known are served on, try again in a moment", printable(err.Error())).
+		WithCause(err)
+}
+
+func (*Admin) organizations(ctx context.Context, book Identities, _ *call) (reply, error) {
+	found, err := book.Organizations(ctx)
+	if err != nil {
+		return reply{}, identityRefusal(err, "organization", nil)
+	}
+	answer := adminapi.Organizations{Items: make([]adminapi.Organization, 0, len(found))}
+	for _, o := range found {
+		answer.Items = append(answer.Items, adminapi.Organization(o))
+	}
+	return reply{body: answer}, nil
+}
+
+func (*Admin) organization(ctx context.Context, book Identities, c *call) (reply, error) {
+	o, err := book.Organization(ctx, c.organization)
+	if err != nil {
+		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
+	}
+	return showOrganization(o), nil
+}
+
+func showOrganization(o auth.Organization) reply {
+	return reply{revision: o.Revision, body: adminapi.Organization(o)}
+}
+
+// putOrganization makes or changes an organization. Whether it is disabled is changed by disable and enable alone.
+func (a *Admin) putOrganization(ctx context.Context, book Identities, c *call) (reply, error) {
+	var ask adminapi.OrganizationRequest
+	when, by, err := c.written(&ask)
+	if err != nil {
+		return reply{}, err
+	}
+	var p problems
+	p.id("id", c.organization)
+	p.name("name", ask.Name)
+	p.zone(ask.TimeZone)
+	if err := p.err("the organization"); err != nil {
+		return reply{}, err
+	}
+	what := "organization " + c.organization
+	before, err := book.Organization(ctx, c.organization)
+	if err != nil && !errors.Is(err, auth.ErrNotFound) {
+		return reply{}, identityRefusal(err, what, when)
+	}
+	condition := when
+	if condition == nil { // What was read is what is changed: nobody who disables it meanwhile is overruled.
+		condition = &before.Revision
+	}
+	o, err := book.PutOrganization(ctx, auth.Organization{ID: c.organization, Name: ask.Name, TimeZone: ask.TimeZone, Disabled: before.Disabled}, condition, by)
+	if err != nil {
+		return reply{}, identityRefusal(err, what, when)
+	}
+	answer := showOrganization(o)
+	answer.status = a.putStatus(c, "an organization", c.organization, c.organization, before.Revision, o.Revision, by)
+	return answer, nil
+}
+
+// putStatus is the status of the answer to a put, which it logs.
+func (a *Admin) putStatus(c *call, noun, organization, id string, before, after int64, by auth.By) int {
+	switch before {
+	case 0:
+		a.told(c, noun+" was created", organization, id, by)
+		return http.StatusCreated
+	case after:
+	default:
+		a.told(c, noun+" was changed", organization, id, by)
+	}
+	return http.StatusOK
+}
+
+// written reads the parts of a put: its condition, its body, and who asks.
+func (c *call) written(body any) (when *int64, by auth.By, err error) {
+	if when, err = c.condition(); err != nil {
+		return nil, by, err
+	}
+	by = c.by(c.query.Get("reason"))
+	if err = checkReason(by.Reason); err != nil {
+		return nil, by, err
+	}
+	return when, by, c.decode(maxSmallBody, body)
+}
+
+// switchOrganization disables or enables an organization.
+func (a *Admin) switchOrganization(disabled bool) func(context.Context, Identities, *call) (reply, error) {
+	word := "enabled"
+	if disabled {
+		word = "disabled"
+	}
+	return func(ctx context.Context, book Identities, c *call) (reply, error) {
+		when, err := c.condition()
+		if err != nil {
+			return reply{}, err
+		}
+		by, err := c.because()
+		if err != nil {
+			return reply{}, err
+		}
+		if disabled && by.Reason == "" {
+			return reply{}, fault.New(fault.InvalidRequest, "reason is missing: say why every key of the organization is to be refused").WithParam("reason")
+		}
+		what := "organization " + c.organization
+		for {
+			o, err := book.Organization(ctx, c.organization)
+			if err != nil {
+				return reply{}, identityRefusal(err, what, when)
+			}
+			condition, before := when, o.Revision
+			if condition == nil {
+				condition = &before
+			}
+			o.Disabled = disabled
+			o, err = book.PutOrganization(ctx, o, condition, by)
+			switch {
+			case errors.Is(err, auth.ErrConflict) && when == nil && pause(ctx, retryAfter): // Its name was changed at the same time: that does not matter here.
+				continue
+			case err != nil:
+				return reply{}, identityRefusal(err, what, when)
+			case o.Revision != before:
+				a.told(c, "an organization was "+word, c.organization, c.organization, by)
+			}
+			return showOrganization(o), nil
+		}
+	}
+}
+
+// retryAfter is the pause before a change is tried again that somebody else's came before.
+const retryAfter = 20 * time.Millisecond
+
+// pause reports whether ctx goes on after it.
+func pause(ctx context.Context, length time.Duration) bool {
+	timer := time.NewTimer(length)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+func (*Admin) projects(ctx context.Context, book Identities, c *call) (reply, error) {
+	found, err := book.Projects(ctx, c.organization)
+	if err != nil {
+		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
+	}
+	answer := adminapi.Projects{Items: make([]adminapi.Project, 0, len(found))}
+	for _, p := range found {
+		answer.Items = append(answer.Items, adminapi.Project(p))
+	}
+	return reply{body: answer}, nil
+}
+
+func (a *Admin) putProject(ctx context.Context, book Identities, c *call) (reply, error) {
+	var ask adminapi.ProjectRequest
+	when, by, err := c.written(&ask)
+	if err != nil {
+		return reply{}, err
+	}
+	var p problems
+	p.id("id", c.item)
+	p.name("name", ask.Name)
+	if err := p.err("the project"); err != nil {
+		return reply{}, err
+	}
+	if _, err := book.Organization(ctx, c.organization); err != nil {
+		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
+	}
+	began := time.Now()
+	made, err := book.PutProject(ctx, auth.Project{Organization: c.organization, ID: c.item, Name: ask.Name}, when, by)
+	if err != nil {
+		return reply{}, identityRefusal(err, "project "+c.item+" of organization "+c.organization, when)
+	}
+	answer := reply{revision: made.Revision, body: adminapi.Project(made)}
+	if made.CreatedAt.After(began) {
+		answer.status = http.StatusCreated
+	}
+	a.told(c, "a project was written", c.organization, c.item, by)
+	return answer, nil
+}
+
+func (a *Admin) deleteProject(ctx context.Context, book Identities, c *call) (reply, error) {
+	by := c.by(c.query.Get("reason"))
+	if err := checkReason(by.Reason); err != nil {
+		return reply{}, err
+	}
+	if err := book.DeleteProject(ctx, c.organization, c.item, by); err != nil {
+		return reply{}, identityRefusal(err, "project "+c.item+" of organization "+c.organization, nil)
+	}
+	a.told(c, "a project was deleted", c.organization, c.item, by)
+	return reply{body: adminapi.Gone{ID: c.item, Organization: c.organization}}, nil
+}

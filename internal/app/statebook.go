@@ -1,0 +1,58 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/policy"
+)
+
+// defaultState is used for documents where policy.source is state, and for keys where identity.order names state.
+const defaultState = "sqlite:///var/lib/api-router/state.db"
+
+// wireState opens the state book for organizations and keys beside a place of documents that is another, where that is asked for.
+func (a *App) wireState() error {
+	c := &a.config
+	chosen := c.State.URL != "" && c.State.URL != defaultState
+	if a.place.identities != nil || !chosen && !slices.Contains(c.Identity.Order, ValidatorState) {
+		return nil
+	}
+	book, err := openState(c.State, a.log)
+	if err != nil {
+		return err
+	}
+	a.onStop("state book", func(context.Context) error { return book.close() })
+	a.place.ledger, a.place.identities = book.ledger, book.identities
+	return nil
+}
+
+// mint makes new keys under the newest pepper; nil where there is no pepper.
+func (a *App) mint() (func(*auth.Key) (key, signing auth.Secret, err error), error) {
+	if len(a.config.Identity.Peppers) == 0 || a.place.identities == nil {
+		return nil, nil
+	}
+	peppers, err := a.config.peppers()
+	if err != nil {
+		return nil, err
+	}
+	return peppers.Make, nil
+}
+
+// pepper is where the pepper of dev's keys is: beside its state book, made at the first start and never printed.
+func (h *home) pepper() (policy.SecretRef, error) {
+	path := strings.TrimSuffix(h.state(), "state.db") + "pepper"
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = os.WriteFile(path, []byte(auth.NewSigningSecret().Reveal()+"\n"), 0o600)
+	}
+	if err != nil {
+		return policy.SecretRef{}, fmt.Errorf("the pepper of keys cannot be kept: %w; choose another directory with --data", err)
+	}
+	return policy.ParseSecretRef("file:" + path)
+}
