@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
+	"github.com/ai-aas/api-router/test/pki"
 )
 
 // family is one metric as the page shows it.
@@ -31,6 +33,7 @@ var rooms = []struct{ name, about string }{
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
 	{"usage", "Usage records."},
+	{"listener", "Listeners with TLS."},
 	{"admin", "The operators' door."},
 	{"telemetry", "What is sent to a collector."},
 }
@@ -115,13 +118,15 @@ func everything(t *testing.T) *process {
 	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
 	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
+	authority, dir := pki.New(t, "servers"), t.TempDir()
+	o.Config.Listen.TLS.Cert, o.Config.Listen.TLS.Key = authority.Server(t, 90*24*time.Hour).Write(t, dir)
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,
 	})
 	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // What it could not send is of no interest.
 	p := run(t, o)
-	_ = read(t, chat(t, client(t), p.base, `, "stream": true`).Body)
+	_ = read(t, chat(t, trusting(t, authority.Pool), "https://"+p.Addr().String(), `, "stream": true`).Body)
 	if _, err := operator(t, p, token).Fleet(t.Context()); err != nil {
 		t.Fatal(err)
 	}
