@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/test/pki"
@@ -29,6 +30,7 @@ type family struct{ name, kind, labels, help string }
 var rooms = []struct{ name, about string }{
 	{"", "The process."},
 	{"gateway", "The clients' door: requests, as clients see them."},
+	{"auth", "Callers' credentials."},
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
@@ -120,6 +122,8 @@ func everything(t *testing.T) *process {
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
 	authority, dir := pki.New(t, "servers"), t.TempDir()
 	o.Config.Listen.TLS.Cert, o.Config.Listen.TLS.Key = authority.Server(t, 90*24*time.Hour).Write(t, dir)
+	keyed, _, _ := keyed(t, newBooks(), auth.Key{})
+	o.Ledger, o.Config.Identity.Peppers = keyed.Ledger, keyed.Config.Identity.Peppers
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,

@@ -189,14 +189,18 @@ func (t *table) dump(w *bufio.Writer) error {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		entries := append([]entry(nil), s.entries...)
+		entries := s.all()
+		granted := map[uint32]*grant{}
+		for j := range entries {
+			granted[entries[j].grant] = (*t.list.Load())[entries[j].grant]
+		}
 		sealed := make(map[keyID][]byte, len(s.sealed))
 		for id, secret := range s.sealed {
 			sealed[id] = secret
 		}
 		s.mu.RUnlock()
 		for j := range entries {
-			if err := dumpEntry(w, &entries[j], sealed[entries[j].id], numbers); err != nil {
+			if err := dumpEntry(w, &entries[j], granted[entries[j].grant], sealed[entries[j].id], numbers); err != nil {
 				return err
 			}
 		}
@@ -204,12 +208,12 @@ func (t *table) dump(w *bufio.Writer) error {
 	return nil
 }
 
-func dumpEntry(w *bufio.Writer, e *entry, sealed []byte, numbers map[*grant]uint32) error {
-	number, known := numbers[e.grant]
+func dumpEntry(w *bufio.Writer, e *entry, g *grant, sealed []byte, numbers map[*grant]uint32) error {
+	number, known := numbers[g]
 	if !known {
 		number = uint32(len(numbers))
-		numbers[e.grant] = number
-		content, err := json.Marshal(fileGrant{e.grant.organization.id, e.grant.organization.state.Load(), e.grant.project, e.grant.scopes})
+		numbers[g] = number
+		content, err := json.Marshal(fileGrant{g.organization.id, g.organization.state.Load(), g.project, g.scopes})
 		if err != nil {
 			return err
 		}
@@ -284,7 +288,7 @@ func (k *Keys) read() (*table, head, error) {
 // undump is the reverse of dump.
 func undump(r *bufio.Reader) (*table, error) {
 	t := newTable()
-	var grants []*grant
+	var grants []uint32
 	for {
 		kind, err := r.ReadByte()
 		switch {
@@ -308,25 +312,22 @@ func undump(r *bufio.Reader) (*table, error) {
 	}
 }
 
-func undumpGrant(t *table, r io.Reader) (*grant, error) {
+func undumpGrant(t *table, r io.Reader) (uint32, error) {
 	content, err := part(r)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	var f fileGrant
 	if err := json.Unmarshal(content, &f); err != nil || f.Scopes == nil {
-		return nil, errors.New("scopes in it cannot be read")
+		return 0, errors.New("scopes in it cannot be read")
 	}
 	t.owner(f.Organization).state.Store(f.State)
-	g, err := t.grant(f.Organization, f.Project, f.Scopes)
-	if err != nil {
-		return nil, err
-	}
-	g.keys-- // No key has it yet.
-	return g, nil
+	number := t.grant(f.Organization, f.Project, f.Scopes)
+	(*t.list.Load())[number].keys-- // No key has it yet.
+	return number, nil
 }
 
-func undumpKey(t *table, r io.Reader, grants []*grant) error {
+func undumpKey(t *table, r io.Reader, grants []uint32) error {
 	var b [keyRecord]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
 		return err
@@ -336,10 +337,9 @@ func undumpKey(t *table, r io.Reader, grants []*grant) error {
 	if int64(number) >= int64(len(grants)) {
 		return errors.New("a key in it has scopes that are not there")
 	}
-	g := grants[number]
-	g.keys++
+	(*t.list.Load())[grants[number]].keys++
 	e := entry{
-		digest: Digest(b[:macLength]), id: keyID(b[macLength:]), grant: g, expires: int64(binary.BigEndian.Uint64(rest)),
+		digest: Digest(b[:macLength]), id: keyID(b[macLength:]), grant: grants[number], expires: int64(binary.BigEndian.Uint64(rest)),
 		pepper: rest[12], revoked: rest[13]&flagRevoked != 0,
 	}
 	var sealed []byte

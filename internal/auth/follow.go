@@ -137,11 +137,10 @@ func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:r
 	if key.Pepper < 0 || key.Pepper > maxPeppers {
 		return fmt.Errorf("there is no pepper of version %d", key.Pepper), false
 	}
-	g, err := t.grant(key.Organization, key.Project, &key.Scopes)
-	if err != nil {
-		return err, false
+	e := entry{
+		id: id, digest: key.Digest, grant: t.grant(key.Organization, key.Project, &key.Scopes),
+		revoked: !key.RevokedAt.IsZero(), pepper: uint8(key.Pepper),
 	}
-	e := entry{id: id, digest: key.Digest, grant: g, revoked: !key.RevokedAt.IsZero(), pepper: uint8(key.Pepper)}
 	if !key.ExpiresAt.IsZero() {
 		e.expires = max(key.ExpiresAt.UnixMilli(), 1)
 	}

@@ -81,26 +81,26 @@ func (k *Keys) Validate(_ context.Context, credential string) (Principal, error)
 	well := WellFormed(credential)
 	if well {
 		id := keyID([]byte(credential[idStart:idEnd]))
-		if e, ok := t.find(id); ok && e.pepper > 0 {
+		if e, g, ok := t.find(id); ok && e.pepper > 0 {
 			pepper := k.Peppers.version(int(e.pepper))
 			if pepper == nil {
 				return Principal{}, unavailable("this key was made under a pepper that this router does not have: its operator can add it").WithCause(errPepper)
 			}
 			if pepper.matches(credential, &e.digest) {
-				return k.judge(t, &e, credential[idStart:idEnd], now)
+				return k.judge(t, &e, g, credential[idStart:idEnd], now)
 			}
 		}
 	}
 	if t.imported.Load() > 0 {
-		if e, ok := t.print(Fingerprint(credential)); ok {
-			return k.judge(t, &e, string(e.id[:]), now)
+		if e, g, ok := t.print(Fingerprint(credential)); ok {
+			return k.judge(t, &e, g, string(e.id[:]), now)
 		}
 	}
 	return Principal{}, k.unknown(credential, well)
 }
 
 // judge says what becomes of a key that is known.
-func (k *Keys) judge(t *table, e *entry, id string, now time.Time) (Principal, error) {
+func (k *Keys) judge(t *table, e *entry, g *grant, id string, now time.Time) (Principal, error) {
 	millis := now.UnixMilli()
 	switch {
 	case e.revoked:
@@ -108,7 +108,7 @@ func (k *Keys) judge(t *table, e *entry, id string, now time.Time) (Principal, e
 	case e.expires != 0 && millis >= e.expires:
 		return Principal{}, fault.New(fault.ExpiredAPIKey, "this API key has expired; use another, or ask the operator for one")
 	}
-	organization := e.grant.organization
+	organization := g.organization
 	switch organization.state.Load() {
 	case ownerDisabled:
 		return Principal{}, fault.New(fault.OrganizationDisabled, "the organization of this API key is switched off; ask the operator")
@@ -121,7 +121,7 @@ func (k *Keys) judge(t *table, e *entry, id string, now time.Time) (Principal, e
 	if millis/1000-int64(e.used) >= useEvery {
 		t.use(e.id, millis)
 	}
-	p := Principal{Organization: organization.id, KeyID: id, Source: SourceState, Project: e.grant.project, Scopes: e.grant.scopes}
+	p := Principal{Organization: organization.id, KeyID: id, Source: SourceState, Project: g.project, Scopes: g.scopes}
 	if e.expires != 0 {
 		p.ExpiresAt = time.UnixMilli(e.expires)
 	}

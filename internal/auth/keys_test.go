@@ -22,7 +22,7 @@ import (
 func asks(t *testing.T, v auth.Validator, credential string) (auth.Principal, fault.Code) {
 	t.Helper()
 	p, err := v.Validate(t.Context(), credential)
-	if err != nil && credential != "" && strings.Contains(err.Error(), credential) {
+	if err != nil && len(credential) > 3 && strings.Contains(err.Error(), credential) {
 		t.Errorf("a refusal repeats the credential: %v", err)
 	}
 	if err != nil && p != (auth.Principal{}) {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,6 +16,13 @@ func (p *Principal) Held() *Scopes {
 		return &everything
 	}
 	return p.Scopes
+}
+
+// clone is a copy that nobody else has.
+func (s *Scopes) clone() *Scopes {
+	c := *s
+	c.Models, c.Endpoints, c.Networks, c.Tags = slices.Clone(s.Models), slices.Clone(s.Endpoints), slices.Clone(s.Networks), maps.Clone(s.Tags)
+	return &c
 }
 
 // Model reports whether any of these names of one model may be used: what a client wrote, and the model's own name.

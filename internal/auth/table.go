@@ -1,23 +1,21 @@
 package auth
 
 import (
-	"encoding/json"
+	"encoding/binary"
+	"maps"
+	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 )
-
-// shards is over how many locks the keys are spread: a change holds up the lookups of one of them, for less than a microsecond.
-const shards = 256
-
-// keyID is an id in its place of memory.
-type keyID [idLength]byte
 
 // grant is what many keys have in common: to whom they belong and what they may do. It never changes; a key gets another one.
 type grant struct {
 	organization *owner
 	project      string
 	scopes       *Scopes
+	number       uint32 // in the list of all
 	text         string // by which it is found again
 	keys         int    // that have it; for the writer alone
 }
@@ -35,28 +33,6 @@ const (
 	ownerDisabled
 )
 
-// entry is a key as the hot path needs it. There may be a million of them: it is small, and strings stand in the grant.
-type entry struct {
-	digest     Digest
-	grant      *grant
-	expires    int64 // Unix milliseconds; 0: never
-	id         keyID
-	used       uint32 // Unix seconds: when its use was last noted
-	generation uint16 // of the last time that the ledger gave it
-	pepper     uint8
-	revoked    bool
-}
-
-// shard is a part of the keys.
-type shard struct {
-	mu    sync.RWMutex
-	index map[keyID]uint32 // into entries
-	// entries are all in one piece, without gaps: the last one takes the place of one that goes.
-	entries []entry
-	sealed  map[keyID][]byte
-	used    map[keyID]int64 // Unix milliseconds, since it was last taken
-}
-
 // table is all keys. Lookups and changes may happen at once; changes may not.
 type table struct {
 	shards [shards]shard
@@ -67,44 +43,46 @@ type table struct {
 	// imported is the length of prints, to be asked without the lock.
 	imported atomic.Int64
 
+	// list are the grants by their numbers. A number is given anew only when no entry has it.
+	list atomic.Pointer[[]*grant]
+
 	// What only the writer touches.
+	free       []uint32
 	generation uint16
 	owners     map[string]*owner
 	grants     map[string]*grant
+	text       []byte // memory for looking into grants
 }
 
 func newTable() *table {
 	t := &table{prints: map[Digest]keyID{}, owners: map[string]*owner{}, grants: map[string]*grant{}}
-	for i := range t.shards {
-		t.shards[i].index = map[keyID]uint32{}
-	}
+	t.list.Store(new([]*grant))
 	return t
 }
 
-// shard is where a key of that id is. Ids are random, so any of their characters would do; an imported one's may be chosen.
-func (t *table) shard(id keyID) *shard {
-	return &t.shards[(uint(id[7])*61+uint(id[6])*31+uint(id[5]))%shards]
-}
+// shard is where a key of that id is. Ids are random, so any of their characters would do.
+func (t *table) shard(id keyID) *shard { return &t.shards[id.hash()>>32%shards] }
 
-// find looks a key up.
-func (t *table) find(id keyID) (entry, bool) {
+// find looks a key up, and what it may do.
+func (t *table) find(id keyID) (entry, *grant, bool) {
 	s := t.shard(id)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	at, ok := s.index[id]
+	at, ok := s.find(id)
 	if !ok {
-		return entry{}, false
+		return entry{}, nil, false
 	}
-	return s.entries[at], true
+	e := *s.at(at)
+	return e, (*t.list.Load())[e.grant], true // Under the lock: a number that no key has may become that of another grant.
 }
 
 // print looks an imported fingerprint up.
-func (t *table) print(d Digest) (entry, bool) {
+func (t *table) print(d Digest) (entry, *grant, bool) {
 	t.mu.RLock()
 	id, ok := t.prints[d]
 	t.mu.RUnlock()
 	if !ok {
-		return entry{}, false
+		return entry{}, nil, false
 	}
 	return t.find(id)
 }
@@ -127,8 +105,8 @@ func (t *table) use(id keyID, at int64) {
 	if s.used == nil {
 		s.used = map[keyID]int64{}
 	}
-	if i, ok := s.index[id]; ok { // There are never more of them than there are keys.
-		s.entries[i].used = uint32(at / 1000)
+	if i, ok := s.find(id); ok { // There are never more of them than there are keys.
+		s.at(i).used = uint32(at / 1000)
 		s.used[id] = max(at, s.used[id])
 	}
 	s.mu.Unlock()
@@ -169,32 +147,64 @@ func (t *table) organize(id string, disabled bool) {
 	t.owner(id).state.Store(state)
 }
 
-// grant finds the one for these or makes it, and counts a key more.
-func (t *table) grant(organization, project string, scopes *Scopes) (*grant, error) {
-	content, err := json.Marshal(struct {
-		Organization, Project string
-		Scopes                *Scopes
-	}{organization, project, scopes})
-	if err != nil {
-		return nil, err
-	}
-	g, ok := t.grants[string(content)]
+// grant finds the one for these or makes it, and counts a key more. It gives its number.
+func (t *table) grant(organization, project string, scopes *Scopes) uint32 {
+	t.text = appendGrant(t.text[:0], organization, project, scopes)
+	g, ok := t.grants[string(t.text)]
 	if !ok {
-		g = &grant{organization: t.owner(organization), project: project, text: string(content)}
-		g.scopes = new(Scopes)
-		if err := json.Unmarshal(content, &struct{ Scopes *Scopes }{g.scopes}); err != nil { // A copy that nobody else has.
-			return nil, err
-		}
+		g = &grant{organization: t.owner(organization), project: project, scopes: scopes.clone(), text: string(t.text)}
 		t.grants[g.text] = g
+		t.number(g)
 	}
 	g.keys++
-	return g, nil
+	return g.number
+}
+
+// number gives a grant a number in the list: one that no key has any more, or a new one.
+func (t *table) number(g *grant) {
+	list := *t.list.Load()
+	if n := len(t.free); n > 0 {
+		g.number, t.free = t.free[n-1], t.free[:n-1]
+		list[g.number] = g
+		return
+	}
+	g.number = uint32(len(list))
+	list = append(list, g) // Whoever reads the old list asks for none of the new numbers.
+	t.list.Store(&list)
+}
+
+// appendGrant writes what is in a grant so that no two of them look the same.
+func appendGrant(b []byte, organization, project string, s *Scopes) []byte {
+	text := func(texts ...string) {
+		b = binary.AppendUvarint(b, uint64(len(texts)))
+		for _, each := range texts {
+			b = append(binary.AppendUvarint(b, uint64(len(each))), each...)
+		}
+	}
+	text(organization, project, s.Signature)
+	text(s.Models...)
+	text(s.Endpoints...)
+	b = binary.AppendUvarint(b, uint64(len(s.Networks)))
+	for _, n := range s.Networks {
+		text(n.String())
+	}
+	b = binary.AppendVarint(b, s.MaxTokens)
+	b = strconv.AppendBool(b, s.Priority)
+	b = binary.AppendUvarint(b, uint64(len(s.Tags)))
+	if len(s.Tags) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(s.Tags)) {
+			text(name, s.Tags[name])
+		}
+	}
+	return b
 }
 
 // release counts a key less.
-func (t *table) release(g *grant) {
+func (t *table) release(number uint32) {
+	g := (*t.list.Load())[number]
 	if g.keys--; g.keys == 0 {
 		delete(t.grants, g.text)
+		t.free = append(t.free, number)
 	}
 }
 
@@ -203,15 +213,14 @@ func (t *table) put(e entry, sealed []byte) {
 	e.generation = t.generation
 	s := t.shard(e.id)
 	s.mu.Lock()
-	at, known := s.index[e.id]
+	at, known := s.find(e.id)
 	var before entry
 	if known {
-		before = s.entries[at]
+		before = *s.at(at)
 		e.used = before.used
-		s.entries[at] = e
+		*s.at(at) = e
 	} else {
-		s.index[e.id] = uint32(len(s.entries))
-		s.entries = append(s.entries, e)
+		s.add(&e)
 	}
 	if sealed != nil {
 		if s.sealed == nil {
@@ -252,7 +261,7 @@ func (t *table) unprint(e *entry) {
 func (t *table) drop(id keyID) {
 	s := t.shard(id)
 	s.mu.Lock()
-	at, ok := s.index[id]
+	at, ok := s.find(id)
 	var gone entry
 	if ok {
 		gone = s.remove(at)
@@ -261,21 +270,6 @@ func (t *table) drop(id keyID) {
 	if ok {
 		t.dropped(&gone)
 	}
-}
-
-// remove takes an entry out, under the lock.
-func (s *shard) remove(at uint32) entry {
-	gone, last := s.entries[at], len(s.entries)-1
-	if int(at) != last {
-		s.entries[at] = s.entries[last]
-		s.index[s.entries[at].id] = at
-	}
-	s.entries[last] = entry{}
-	s.entries = s.entries[:last]
-	delete(s.index, gone.id)
-	delete(s.sealed, gone.id)
-	delete(s.used, gone.id)
-	return gone
 }
 
 func (t *table) dropped(e *entry) {
@@ -293,12 +287,12 @@ func (t *table) sweep() int {
 		s := &t.shards[i]
 		var gone []entry
 		s.mu.Lock()
-		for at := 0; at < len(s.entries); {
-			if s.entries[at].generation == t.generation {
+		for at := uint32(0); at < s.count; {
+			if s.at(at).generation == t.generation {
 				at++
 				continue
 			}
-			gone = append(gone, s.remove(uint32(at)))
+			gone = append(gone, s.remove(at))
 		}
 		s.mu.Unlock()
 		for j := range gone {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,6 +87,9 @@ type setting struct {
 	accessLines               int
 	level                     slog.Level // of log
 	metrics                   prometheus.Registerer
+	keys                      auth.Validator // nil: development keys
+	verifier                  gateway.Verifier
+	trusted                   []netip.Prefix
 }
 
 // with changes every backend's specification, too.
@@ -148,8 +152,12 @@ func build(t *testing.T, set setting, backends ...string) *house {
 		set.draining = func() bool { return false }
 	}
 	recorder := usage.NewRecorder(log, usage.NewLines(h.records))
+	keys := set.keys
+	if keys == nil {
+		keys = auth.Chain(auth.Development{Hint: set.hints})
+	}
 	door := gateway.New(gateway.Options{
-		Logger: log, Keys: auth.Chain(auth.Development{Hint: set.hints}),
+		Logger: log, Keys: keys, Verifier: set.verifier, Trusted: set.trusted,
 		Table:   h.table.Load,
 		Decider: &plan.Decider{Fleet: h.fleet}, Limiter: limit.Unlimited{},
 		Proxy:    proxy.New(proxy.Options{UserAgent: "api-router/test", ExposeBackend: true, WriteTimeout: cmp.Or(set.writeTimeout, 10*time.Second)}),
