@@ -77,8 +77,8 @@ func entryValues(e auth.Entry) []any {
 	return []any{e.Sequence, nanos(e.At), e.Actor, e.Role, e.Action, e.Kind, e.ID, e.Organization, text(e.Before), text(e.After), e.Reason, e.RequestID}
 }
 
-// insertAtOnce is how many rows one statement inserts: a round trip to a server is dear, and so is a statement with very many parameters.
-const insertAtOnce = 100
+// insertAtOnce is how many rows one statement inserts: a round trip to a server is dear, and in SQLite what a parameter costs grows with their number.
+const insertAtOnce = 20
 
 // insert puts rows of equal length into a table.
 func insert(ctx context.Context, tx tx, into string, rows ...[]any) error {

@@ -18,7 +18,7 @@ const (
 	maxOrganizations = 100_000
 	maxProjects      = 10_000 // of one organization
 	maxKeys          = 5_000_000
-	maxImport        = 10_000 // keys in one call
+	maxImport        = 1_000 // keys in one call
 
 	maxName      = 200 // bytes
 	maxReason    = 1000

@@ -162,7 +162,7 @@ func keep(ctx context.Context, tx tx, keys []auth.Key, by auth.By, action string
 	return insert(ctx, tx, auditColumns, entries...)
 }
 
-// ImportKeys keeps keys that are known by the SHA-256 of their whole text alone, at most 10,000 at once: all, or none where it fails. Those whose
+// ImportKeys keeps keys that are known by the SHA-256 of their whole text alone, at most 1,000 at once: all, or none where it fails. Those whose
 // digest the organization has already are left out; n counts the others. It fails with auth.ErrNotFound as CreateKey does, and with
 // auth.ErrExists where an id is taken, or another organization has the digest.
 func (b *Book) ImportKeys(ctx context.Context, of string, keys []auth.Key, by auth.By) (n int, err error) {

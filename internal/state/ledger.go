@@ -14,15 +14,15 @@ import (
 
 const (
 	// atOnce is how many keys are read in one transaction: what a page costs is little, and none holds up anybody.
-	atOnce = 10_000
+	atOnce = 5_000
 	// usesAtOnce is how many uses one statement notes.
-	usesAtOnce = 500
+	usesAtOnce = 50
 )
 
 // Follow is auth.Ledger's. Changes made through this Book show at once, those of others as soon as Watch's. LastUsedAt is not followed: keys come
 // without it. It ends when the database is lost, because what comes back under the same name may be older.
 func (b *Book) Follow(ctx context.Context, give func(auth.Change), whole func()) error {
-	f := follower{book: b, give: give}
+	f := follower{book: b, give: give, page: b.page}
 	for {
 		db, changed, failure := b.current()
 		switch {
@@ -59,6 +59,7 @@ type follower struct {
 	book     *Book
 	db       database
 	give     func(auth.Change)
+	page     int
 	revision int64 // up to which everything was given
 }
 
@@ -91,7 +92,7 @@ func (f *follower) load(ctx context.Context) error {
 			return keys(ctx, tx, func(c auth.Change) {
 				last, more = c.Key.ID, true
 				take(c)
-			}, unusedKeys+"WHERE id > $1 ORDER BY id LIMIT $2", last, atOnce)
+			}, unusedKeys+"WHERE id > $1 ORDER BY id LIMIT $2", last, f.page)
 		})
 	}
 	return err
@@ -133,7 +134,7 @@ func (f *follower) update(ctx context.Context) error {
 			if current < f.revision {
 				return fmt.Errorf("the state book %s is older than it was: a backup was put in its place", f.book.engine.place())
 			}
-			until = min(current, f.revision+atOnce)
+			until = min(current, f.revision+int64(f.page))
 			if until == f.revision {
 				return nil
 			}

@@ -72,6 +72,7 @@ type Status struct {
 type Book struct {
 	engine engine
 	manual bool
+	page   int // of Follow
 	logger *slog.Logger
 	life   context.Context
 	end    context.CancelFunc
@@ -90,7 +91,7 @@ func Open(options Options) (*Book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state.url %w", err)
 	}
-	b := &Book{engine: e, manual: options.Manual, logger: options.Logger, ended: make(chan struct{}), changed: make(chan struct{})}
+	b := &Book{engine: e, manual: options.Manual, page: atOnce, logger: options.Logger, ended: make(chan struct{}), changed: make(chan struct{})}
 	b.life, b.end = context.WithCancel(context.Background())
 	go b.run()
 	return b, nil
