@@ -41,7 +41,7 @@ type Config struct {
 		Etcd     Etcd
 		LastGood string
 	}
-	State     struct{ URL string }
+	State     State
 	Identity  Identity
 	Usage     struct{ Sinks []Sink }
 	Telemetry struct{ Traces Traces }
@@ -68,6 +68,19 @@ const (
 	SourceFile  = "file"
 	SourceState = "state"
 	SourceEtcd  = "etcd"
+)
+
+// State is where the state book is, and who brings its tables up to date.
+type State struct {
+	URL      string
+	Password policy.SecretRef
+	Migrate  string // auto or manual
+}
+
+// Who brings the tables of the state book up to date.
+const (
+	MigrateAuto   = "auto"
+	MigrateManual = "manual"
 )
 
 // Etcd is how the policy source etcd is reached.
@@ -215,8 +228,16 @@ var generalSettings = []setting{
 		func(c *Config) value { return optional(&c.Policy.LastGood) },
 	},
 	{
-		pathState, "state", "The state book, a SQLite file as sqlite:///PATH. It is used only where policy.source is state.",
+		pathState, "state", "The state book: a SQLite file of this machine as sqlite:///PATH, or a PostgreSQL database that replicas share as postgres://USER@HOST/DATABASE, without a password. It is used only where policy.source is state. See docs/state.md.",
 		func(c *Config) value { return stateURL(&c.State.URL) },
+	},
+	{
+		"state.password", "", "The password at PostgreSQL: a reference, env:NAME or file:PATH. Empty: PGPASSWORD and the password file count, as for PostgreSQL's own programs.",
+		func(c *Config) value { return reference{&c.State.Password} },
+	},
+	{
+		"state.migrate", "", "Who brings the tables of the state book up to date: auto, this process when it opens the book; manual, a person or a job by api-router migrate.",
+		func(c *Config) value { return choice(&c.State.Migrate, MigrateAuto, MigrateManual) },
 	},
 	{
 		pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",
@@ -291,6 +312,7 @@ func Default() Config {
 	c.Policy.File.Path = "./policies"
 	c.Policy.LastGood = defaultLastGood
 	c.Policy.Etcd.Prefix = "/api-router/"
+	c.State.Migrate = MigrateAuto
 	c.State.URL = "sqlite:///var/lib/api-router/state.db"
 	c.Identity.Cache = IdentityCache{TTL: time.Minute, NegativeTTL: 5 * time.Second, StaleIfError: 24 * time.Hour, File: defaultKeysFile}
 	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}

@@ -98,16 +98,18 @@ func (d *doctor) documents(ctx context.Context, c Config) (policy.Snapshot, bool
 // absentState is the path of the state book, and whether there is no file: opening it would make one.
 func absentState(text string) (string, bool) {
 	u, err := url.Parse(text)
-	if err != nil {
+	if err != nil || isPostgres(text) {
 		return "", false
 	}
 	_, err = os.Stat(u.Path)
 	return u.Path, errors.Is(err, fs.ErrNotExist)
 }
 
-// look takes one snapshot of a policy source.
+// look takes one snapshot of a policy source. It changes nothing there.
 func look(ctx context.Context, c *Config) (snapshot policy.Snapshot, err error) {
-	p, err := openPlace(c, slog.New(slog.DiscardHandler))
+	only := *c
+	only.State.Migrate = MigrateManual
+	p, err := openPlace(&only, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return snapshot, err
 	}
@@ -143,6 +145,10 @@ func advice(source, reason string) string {
 	switch {
 	case source == SourceFile:
 		return "make the documents readable, or set policy.file.path (API_ROUTER_POLICY_FILE_PATH, --policies)"
+	case source == SourceState && has("api-router migrate"):
+		return "run api-router migrate, or start a router with state.migrate: auto (API_ROUTER_STATE_MIGRATE)"
+	case source == SourceState && has("postgres://"):
+		return "start the database, or correct state.url (API_ROUTER_STATE_URL, --state) and state.password (API_ROUTER_STATE_PASSWORD)"
 	case source == SourceState:
 		return "mend the file, or set state.url (API_ROUTER_STATE_URL, --state)"
 	case has("username", "password", "may not"):

@@ -83,7 +83,7 @@ func (h *home) says() string {
 
 // book opens the state book and brings dev's own documents in it up to date.
 func (h *home) book(ctx context.Context, documents []policy.Document) (*place, error) {
-	p, err := openState((&url.URL{Scheme: "sqlite", Path: h.state()}).String(), h.log)
+	p, err := openState(State{URL: (&url.URL{Scheme: "sqlite", Path: h.state()}).String()}, h.log)
 	if err != nil {
 		return nil, err
 	}

@@ -188,7 +188,7 @@ func (l *loader) unused() {
 			of = SourceFile
 		case strings.HasPrefix(s.path, "policy.etcd."):
 			of = SourceEtcd
-		case s.path == pathState:
+		case strings.HasPrefix(s.path, "state."):
 			of = SourceState
 		}
 		if of != "" && of != l.config.Policy.Source && l.origin[s.path] != "" {

@@ -36,7 +36,7 @@ type place struct {
 func openPlace(c *Config, log *slog.Logger) (*place, error) {
 	switch c.Policy.Source {
 	case SourceState:
-		return openState(c.State.URL, log)
+		return openState(c.State, log)
 	case SourceEtcd:
 		return openEtcd(&c.Policy.Etcd, log)
 	default:
@@ -45,8 +45,13 @@ func openPlace(c *Config, log *slog.Logger) (*place, error) {
 	}
 }
 
-func openState(url string, log *slog.Logger) (*place, error) {
-	book, err := state.Open(state.Options{URL: url, Logger: log.With("component", "state")})
+// options are those of the state book.
+func (s State) options(log *slog.Logger) state.Options {
+	return state.Options{URL: s.URL, Password: s.Password, Manual: s.Migrate == MigrateManual, Logger: log.With("component", "state")}
+}
+
+func openState(s State, log *slog.Logger) (*place, error) {
+	book, err := state.Open(s.options(log))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 // value reads and shows one setting. Set leaves the setting alone when it fails.
@@ -255,16 +256,21 @@ func endpoint(text string) (string, error) {
 	return scheme + "://" + rest, nil
 }
 
-// stateURL names the state book: a SQLite file with its absolute path.
+// stateURL names the state book: a SQLite file with its absolute path, or a PostgreSQL database.
 func stateURL(target *string) word {
 	return word{target: target, check: func(s string) error {
+		if isPostgres(s) {
+			return state.CheckURL(s)
+		}
 		u, err := url.Parse(s)
 		switch {
-		case err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"):
-			return errors.New("PostgreSQL is not supported in this version; use sqlite:///PATH") // It is not repeated: it may hold a password.
 		case err != nil || u.Scheme != "sqlite" || u.Host != "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !filepath.IsAbs(u.Path) || strings.HasSuffix(u.Path, "/"):
-			return errors.New("it is not of the form sqlite:///PATH, with an absolute path")
+			return errors.New("it is neither of the form sqlite:///PATH, with an absolute path, nor postgres://USER@HOST/DATABASE")
 		}
 		return nil
 	}}
+}
+
+func isPostgres(stateURL string) bool {
+	return strings.HasPrefix(stateURL, "postgres:") || strings.HasPrefix(stateURL, "postgresql:")
 }

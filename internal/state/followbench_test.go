@@ -20,7 +20,9 @@ func BenchmarkFollow(b *testing.B) {
 		count = n
 	}
 	logger := slog.New(slog.DiscardHandler)
-	b.Run("SQLite", func(b *testing.B) { benchmarkFollow(b, Options{URL: "sqlite:" + b.TempDir() + "/state.db", Logger: logger}, count, "randomblob(32)") })
+	b.Run("SQLite", func(b *testing.B) {
+		benchmarkFollow(b, Options{URL: "sqlite:" + b.TempDir() + "/state.db", Logger: logger}, count, "randomblob(32)")
+	})
 	b.Run("PostgreSQL", func(b *testing.B) {
 		server := postgres.Shared(b)
 		b.Setenv("PGPASSWORD", postgres.Password)
@@ -30,12 +32,15 @@ func BenchmarkFollow(b *testing.B) {
 
 func benchmarkFollow(b *testing.B, place Options, count int, digest string) {
 	book := withKeys(b, place)
-	must(b, book.write(waits(b), clockIdentity, func(ctx context.Context, tx tx) error {
-		last, err := tick(ctx, tx, clockIdentity, count)
+	_, err := book.Organization(waits(b), "acme") // Until it is open.
+	must(b, err)
+	db, _, _ := book.current()
+	must(b, db.write(b.Context(), func(tx tx) error { // It takes longer than a call may.
+		last, err := tick(b.Context(), tx, clockIdentity, count)
 		if err != nil {
 			return err
 		}
-		return tx.exec(ctx, "INSERT INTO api_key ("+keyColumns+`) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
+		return tx.exec(b.Context(), "INSERT INTO api_key ("+keyColumns+`) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 			SELECT substr(CAST(10000000 + i AS TEXT), 1, 8), 'acme', '', 'a key', '{"models":["gpt-*"]}', `+digest+`, 1, null, 0, 0, '', 1, 'alex', $2 + i FROM n`,
 			count, last-int64(count))
 	}))

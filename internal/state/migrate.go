@@ -78,7 +78,7 @@ func migrate(ctx context.Context, db *sql.DB, s schema, place string, logger *sl
 		return nil, final{fmt.Errorf("the state book %s was written by a newer version of this program (its tables have version %d, this one knows %d): "+
 			"run that version or a later one; nothing was changed", place, found, known)}
 	case found < known && manual:
-		return nil, final{fmt.Errorf("the tables of the state book %s have version %d, this program needs %d, and state.migrate is manual: "+
+		return nil, final{fmt.Errorf("the tables of the state book %s have version %d, this program needs %d: "+
 			"run api-router migrate", place, found, known)}
 	}
 	if s.ready != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -263,7 +264,7 @@ func (l *lines) cut() {
 
 // explain says what an error of the database means and what to do about it.
 func (e *postgresEngine) explain(err error) error {
-	if isFinal(err) || err == nil {
+	if IsFinal(err) || err == nil {
 		return err
 	}
 	told, ok := errors.AsType[*pgconn.PgError](err)
@@ -271,7 +272,7 @@ func (e *postgresEngine) explain(err error) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the state book %s does not answer: start the database, or correct state.url: %w", e.where, err)
 		}
-		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, err)
+		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, flat{err})
 	}
 	wrap := func(what string) error { return fmt.Errorf("the state book %s: %s: %w", e.where, what, err) }
 	switch told.Code {
@@ -294,3 +295,10 @@ func (e *postgresEngine) explain(err error) error {
 	}
 	return fmt.Errorf("the state book %s: %w", e.where, err)
 }
+
+// flat is an error in one line: one of a connection has a line for each host.
+type flat struct{ error }
+
+func (f flat) Error() string { return strings.Join(strings.Fields(f.error.Error()), " ") }
+
+func (f flat) Unwrap() error { return f.error }

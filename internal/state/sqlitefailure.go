@@ -8,20 +8,10 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// final is a failure that does not go away by trying again: somebody has to do something first.
-type final struct{ error }
-
-func (f final) Unwrap() error { return f.error }
-
-func isFinal(err error) bool {
-	_, ok := errors.AsType[final](err)
-	return ok
-}
-
 // explain says what an error of the database means and what to do about it.
 func (e sqliteEngine) explain(err error) error {
 	failure, ok := errors.AsType[*sqlite.Error](err)
-	if !ok || isFinal(err) {
+	if !ok || IsFinal(err) {
 		return err
 	}
 	switch failure.Code() & 0xff { // The rest of the code is detail.

@@ -57,6 +57,17 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// final is a failure that does not go away by trying again: somebody has to do something first.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// IsFinal says that trying again does not help: somebody has to do something first.
+func IsFinal(err error) bool {
+	_, ok := errors.AsType[final](err)
+	return ok
+}
+
 // Status is how a book does.
 type Status struct {
 	// Place is where it is: the file's absolute path, or the database's URL without parameters.
@@ -197,7 +208,7 @@ func (b *Book) enter(ctx context.Context) (db database, bounded context.Context,
 			return nil, nil, nil, b.late(bounded.Err(), failure)
 		case db != nil:
 			return db, bounded, leave, nil
-		case isFinal(failure):
+		case IsFinal(failure):
 			leave()
 			return nil, nil, nil, failure
 		}
