@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/postgres"
 )
 
 const (
@@ -34,9 +35,9 @@ const (
 // binary is the router, built once for all tests.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) { os.Exit(run(postgres.Main{Tests: m})) }
 
-func run(m *testing.M) int {
+func run(m postgres.Main) int {
 	dir, err := os.MkdirTemp("", "api-router-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
