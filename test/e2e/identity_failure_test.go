@@ -112,10 +112,14 @@ func (r *router) askAs(key string) (status int, code string, err error) {
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(response.Body)
-	if _, rest, found := strings.Cut(string(text), `"code":"`); found {
-		code, _, _ = strings.Cut(rest, `"`)
-	}
-	return response.StatusCode, code, err
+	return response.StatusCode, errorCode(string(text)), err
+}
+
+// errorCode is the code of an error's body, "" where there is none.
+func errorCode(body string) string {
+	_, rest, _ := strings.Cut(body, `"code":"`)
+	code, _, _ := strings.Cut(rest, `"`)
+	return code
 }
 
 // answers wants a status and code for a key.
