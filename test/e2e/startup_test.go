@@ -35,7 +35,10 @@ var (
 		return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + at, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
 	}}
 	onPostgres = dependency{"PostgreSQL", func(at string) []string {
-		return []string{"policy.source=state", "state.url=postgres://router@" + at + "/router?sslmode=disable", "identity.peppers=env:PEPPER", "PEPPER=" + pepper}
+		return []string{
+			"policy.source=state", "state.url=postgres://router@" + at + "/router?sslmode=disable", "identity.order=development,state",
+			"identity.peppers=env:PEPPER", "PEPPER=" + pepper,
+		}
 	}}
 	onBackend = dependency{"a backend", func(at string) []string { return []string{"BACKEND_ENDPOINTS=spare:http://" + at} }}
 )
