@@ -25,6 +25,9 @@ import (
 const (
 	envAdminURL   = "API_ROUTER_ADMIN_URL"
 	envAdminToken = "API_ROUTER_ADMIN_TOKEN"
+	envAdminCA    = "API_ROUTER_ADMIN_CA"
+	envAdminCert  = "API_ROUTER_ADMIN_CERT"
+	envAdminKey   = "API_ROUTER_ADMIN_KEY"
 )
 
 // The forms of output.
@@ -42,6 +45,7 @@ type operation struct {
 	env    map[string]string
 
 	server, token, output string
+	ca, cert, key         string // files
 }
 
 // operate makes a command out of c, with the flags that say which router is meant.
@@ -50,6 +54,9 @@ func operate(p app.Process, env map[string]string, c *cobra.Command, run func(o 
 	f := c.Flags()
 	f.StringVar(&o.server, "server", cmp.Or(env[envAdminURL], "http://127.0.0.1:8082"), "`URL` of the router's admin listener ["+envAdminURL+"]")
 	f.StringVar(&o.token, "token", "", "where the admin token is: `REF` is env:NAME or file:PATH, never the token itself ["+envAdminToken+" holds the token]")
+	f.StringVar(&o.ca, "ca", env[envAdminCA], "PEM `FILE` of the authorities of an https:// server's certificate; without one the system's hold ["+envAdminCA+"]")
+	f.StringVar(&o.cert, "client-cert", env[envAdminCert], "PEM `FILE` of the certificate to show to a server that wants one ["+envAdminCert+"]")
+	f.StringVar(&o.key, "client-key", env[envAdminKey], "PEM `FILE` of the key of --client-cert ["+envAdminKey+"]")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		if o.output != "" && !slices.Contains([]string{asTable, asYAML, asJSON}, o.output) {
 			return fmt.Errorf("-o: %q is none of table, yaml, json", o.output)
@@ -58,7 +65,7 @@ func operate(p app.Process, env map[string]string, c *cobra.Command, run func(o 
 		if err != nil {
 			return err
 		}
-		api, err := adminapi.New(adminapi.Options{Server: o.server, Token: token})
+		api, err := adminapi.New(adminapi.Options{Server: o.server, Token: token, CA: o.ca, Cert: o.cert, Key: o.key})
 		if err != nil {
 			return fmt.Errorf("--server: %w", err)
 		}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +33,10 @@ type Options struct {
 	Server string
 	// Token is sent to Server and nowhere else; empty sends none.
 	Token string `json:"-"`
+	// CA is a PEM file of the authorities that Server's certificate is checked against; empty: the system's.
+	CA string
+	// Cert and Key are PEM files of the certificate to show to a Server that asks for one; both or neither.
+	Cert, Key string
 }
 
 // Format implements fmt.Formatter: whatever the verb, no token.
@@ -73,6 +80,10 @@ func New(options Options) (*Client, error) {
 	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, errors.New("the admin token holds a space, a line feed or another character that no token has")
 	}
+	secure, err := options.secure(u.Scheme == "https")
+	if err != nil {
+		return nil, err
+	}
 	c := &Client{server: strings.TrimRight(u.String(), "/"), authorize: func(http.Header) {}}
 	if token != "" {
 		c.authorize = func(h http.Header) { h.Set("Authorization", "Bearer "+token) }
@@ -80,6 +91,7 @@ func New(options Options) (*Client, error) {
 	c.http = &http.Client{
 		Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
+			TLSClientConfig:     secure,
 			TLSHandshakeTimeout: dialTimeout,
 			MaxIdleConns:        2,
 			IdleConnTimeout:     callTimeout,
@@ -89,6 +101,35 @@ func New(options Options) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
+}
+
+// secure reads the files for TLS.
+func (o *Options) secure(https bool) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.CA+o.Cert+o.Key != "" && !https {
+		return nil, errors.New("certificates are for https:// alone, and the URL begins with http://")
+	}
+	if o.CA != "" {
+		text, err := os.ReadFile(o.CA)
+		if err != nil {
+			return nil, fmt.Errorf("the authorities: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("the authorities: %s holds no certificate in PEM", o.CA)
+		}
+	}
+	if (o.Cert == "") != (o.Key == "") {
+		return nil, errors.New("a certificate and its key belong together: name both or neither")
+	}
+	if o.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(o.Cert, o.Key)
+		if err != nil {
+			return nil, fmt.Errorf("the certificate to show: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
 }
 
 // Server is the URL that is asked.

@@ -24,6 +24,7 @@ const (
 	ComponentIdentity        = "identity"
 	ComponentBodyMemory      = "body_memory"
 	ComponentAdminToken      = "admin_token"
+	ComponentCertificate     = "listener_certificate"
 	ComponentMetricsListener = "metrics_listener"
 	ComponentTelemetry       = "telemetry"
 )

@@ -47,6 +47,7 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 	a.onStop("admin listener's port", closing(listener))
 	a.operators = &operators{tokens: list, listener: listener, server: &http.Server{
 		Handler:           admin.New(options),
+		TLSConfig:         a.certificates.of(listenerAdmin).server(),
 		ReadHeaderTimeout: a.config.Server.HeaderTimeout,
 		IdleTimeout:       a.config.Server.IdleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -93,7 +94,7 @@ func (a *App) serveAdmin() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := o.server.Serve(o.listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(o.server, o.listener); !errors.Is(err, http.ErrServerClosed) {
 			a.fail(fmt.Errorf("admin listener: %w", err))
 		}
 	}()

@@ -27,8 +27,11 @@ const (
 // environment, the flags and docs/config.md take it from.
 type Config struct {
 	Environment string
-	Listen      struct{ Public, Admin, Metrics string }
-	Log         struct {
+	Listen      struct {
+		Public, Admin, Metrics string
+		TLS, AdminTLS          ListenTLS
+	}
+	Log struct {
 		Level, Format string
 		AccessLines   int // in a second; 0: no bound
 	}
@@ -150,7 +153,7 @@ const (
 )
 
 // settings is the table.
-var settings = slices.Concat(generalSettings, identitySettings)
+var settings = slices.Concat(generalSettings, identitySettings, tlsSettings)
 
 var generalSettings = []setting{
 	{
@@ -417,6 +420,7 @@ func (c *Config) validate(origin map[string]string) Problems {
 		problems = append(problems, Problem{Where: where, Text: path + ": " + fmt.Sprintf(format, args...)})
 	}
 	c.validateIdentity(add)
+	c.validateTLS(add)
 	if _, port, err := net.SplitHostPort(c.Listen.Public); err != nil || port == "" {
 		add(pathListenPublic, "%q is not of the form host:port or :port", c.Listen.Public)
 	}

@@ -47,10 +47,11 @@ func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
 			d.say(verdictWarn, "configuration", n.Message+attrText(n))
 		}
 	}
-	d.listener(ctx, pathListenPublic, config.Listen.Public)
+	d.listener(ctx, pathListenPublic, config.Listen.Public, config.Listen.TLS)
+	d.certificate("listen.tls", config.Listen.TLS)
 	d.admins(ctx, config)
 	if config.Listen.Metrics != "" {
-		d.listener(ctx, pathListenMetrics, config.Listen.Metrics)
+		d.listener(ctx, pathListenMetrics, config.Listen.Metrics, ListenTLS{})
 	}
 	d.collectors(ctx, sources.Env)
 	d.keys(config)
@@ -83,7 +84,8 @@ func (d *doctor) admins(ctx context.Context, c Config) {
 		d.say(verdictOK, "admin", "the admin listener stays closed: identity.admin_tokens is empty")
 		return
 	}
-	d.listener(ctx, pathListenAdmin, c.Listen.Admin)
+	d.listener(ctx, pathListenAdmin, c.Listen.Admin, c.Listen.AdminTLS)
+	d.certificate("listen.admin_tls", c.Listen.AdminTLS)
 	for _, t := range c.Identity.AdminTokens {
 		if _, err := t.resolve(); err != nil {
 			d.say(verdictFail, "admin", fmt.Sprintf("the token %s does not work: %v; mend it, or take it out of identity.admin_tokens", t.Name, err))

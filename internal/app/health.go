@@ -36,6 +36,7 @@ func (a *App) components() []part {
 		{components: a.identityHealth, public: a.identityPublic},
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},
+		{components: a.certificates.health},
 		{components: a.metrics.health},
 		{components: a.telemetryHealth, public: a.telemetryPublic},
 	}

@@ -137,7 +137,7 @@ func (a *App) serve() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := a.server.Serve(a.listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(a.server, a.listener); !errors.Is(err, http.ErrServerClosed) {
 			a.fail(fmt.Errorf("public listener: %w", err))
 		}
 	}()
@@ -160,6 +160,7 @@ func (a *App) reloads(ctx context.Context) error {
 		case <-a.reload:
 			a.log.Info("reloading")
 			a.store.Reload()
+			a.certificates.reload()
 			a.recorder.Reopen()
 		}
 	}

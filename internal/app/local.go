@@ -9,8 +9,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/ai-aas/api-router/internal/fleet"
 )
 
 const (
@@ -37,21 +35,21 @@ func DoctorLocal(ctx context.Context, out io.Writer, sources Sources, ready bool
 	}
 	ctx, cancel := context.WithTimeout(ctx, localWait)
 	defer cancel()
-	d.local(ctx, config.Listen.Public, ready)
+	d.local(ctx, &config, ready)
 	if d.failed {
 		return ErrFound
 	}
 	return nil
 }
 
-// local judges the process behind the public listener at address.
-func (d *doctor) local(ctx context.Context, address string, ready bool) {
-	base, err := localURL(address)
+// local judges the process behind the public listener of a configuration.
+func (d *doctor) local(ctx context.Context, c *Config, ready bool) {
+	base, err := localURL(c.Listen.Public, c.Listen.TLS)
 	if err != nil {
 		d.say(verdictFail, "alive", err.Error())
 		return
 	}
-	transport, err := fleet.NewTransport(fleet.Spec{ID: pathListenPublic, URL: base})
+	transport, err := localTransport(base, c.Listen.TLS)
 	if err != nil {
 		d.say(verdictFail, "alive", err.Error())
 		return
@@ -84,7 +82,7 @@ func (d *doctor) local(ctx context.Context, address string, ready bool) {
 }
 
 // localURL is where this machine reaches a listener. It needs no resolver: an image without files has no /etc/hosts of its own.
-func localURL(address string) (string, error) {
+func localURL(address string, secure ListenTLS) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "0" {
 		return "", fmt.Errorf("%s is %q, which names no port to ask", pathListenPublic, address)
@@ -94,7 +92,11 @@ func localURL(address string) (string, error) {
 	} else if ip != nil && ip.IsUnspecified() {
 		host = "::1"
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	scheme := "http://"
+	if secure.On() {
+		scheme = "https://"
+	}
+	return scheme + net.JoinHostPort(host, port), nil
 }
 
 // ask sends one GET and returns the status and the one line of the answer.

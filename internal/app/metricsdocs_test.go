@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,7 @@ import (
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
+	"github.com/ai-aas/api-router/test/pki"
 )
 
 // family is one metric as the page shows it.
@@ -33,6 +35,7 @@ var rooms = []struct{ name, about string }{
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
 	{"usage", "Usage records."},
+	{"listener", "Listeners with TLS."},
 	{"admin", "The operators' door."},
 	{"telemetry", "What is sent to a collector."},
 }
@@ -117,6 +120,8 @@ func everything(t *testing.T) *process {
 	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
 	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
+	authority, dir := pki.New(t, "servers"), t.TempDir()
+	o.Config.Listen.TLS.Cert, o.Config.Listen.TLS.Key = authority.Server(t, 90*24*time.Hour).Write(t, dir)
 	keyed, _, _ := keyed(t, newBooks(), auth.Key{})
 	o.Ledger, o.Config.Identity.Peppers = keyed.Ledger, keyed.Config.Identity.Peppers
 	o.Registry = telemetry.NewRegistry("test")
@@ -125,7 +130,7 @@ func everything(t *testing.T) *process {
 	})
 	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // What it could not send is of no interest.
 	p := run(t, o)
-	_ = read(t, chat(t, client(t), p.base, `, "stream": true`).Body)
+	_ = read(t, chat(t, trusting(t, authority.Pool), "https://"+p.Addr().String(), `, "stream": true`).Body)
 	if _, err := operator(t, p, token).Fleet(t.Context()); err != nil {
 		t.Fatal(err)
 	}

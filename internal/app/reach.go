@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
-	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/telemetry"
 )
 
@@ -47,7 +46,7 @@ var doorways = map[string]doorway{
 }
 
 // listener tells whether serve could open the port of a listener, or is already there.
-func (d *doctor) listener(ctx context.Context, setting, address string) {
+func (d *doctor) listener(ctx context.Context, setting, address string, secure ListenTLS) {
 	door := doorways[setting]
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
@@ -56,7 +55,7 @@ func (d *doctor) listener(ctx context.Context, setting, address string) {
 		d.say(verdictOK, "listen", address+" is free")
 	case !errors.Is(err, syscall.EADDRINUSE):
 		d.say(verdictFail, "listen", fmt.Sprintf("%s cannot be opened: %v; set %s", address, err, setting))
-	case door.ours(ctx, setting, address):
+	case door.ours(ctx, address, secure):
 		d.say(verdictOK, "listen", address+" is served by an api-router that is running")
 	default:
 		d.say(verdictFail, "listen", address+" is taken by another process; set "+door.ways)
@@ -64,16 +63,12 @@ func (d *doctor) listener(ctx context.Context, setting, address string) {
 }
 
 // ours asks whoever has the port of a listener whether it is one of us.
-func (door *doorway) ours(ctx context.Context, setting, address string) bool {
-	host, port, err := net.SplitHostPort(address)
+func (door *doorway) ours(ctx context.Context, address string, secure ListenTLS) bool {
+	base, err := localURL(address, secure)
 	if err != nil {
 		return false
 	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "localhost"
-	}
-	base := "http://" + net.JoinHostPort(host, port)
-	transport, err := fleet.NewTransport(fleet.Spec{ID: setting, URL: base})
+	transport, err := localTransport(base, secure)
 	if err != nil {
 		return false
 	}

@@ -76,14 +76,17 @@ type Options struct {
 
 // rooms are the parts that live as long as the process.
 type rooms struct {
-	recorder  *usage.Recorder
-	fleet     *fleet.Fleet
-	place     *place
-	keys      *auth.Keys // of the state book; nil: they are not asked for
-	store     *policy.Store
-	gateway   *gateway.Gateway
-	roster    *roster
-	metrics   *metricsServer
+	recorder *usage.Recorder
+	fleet    *fleet.Fleet
+	place    *place
+	keys     *auth.Keys // of the state book; nil: they are not asked for
+	store    *policy.Store
+	gateway  *gateway.Gateway
+	roster   *roster
+	metrics  *metricsServer
+
+	certificates certificates // of the listeners that speak TLS
+
 	operators *operators // nil where nobody may use the admin API
 	level     *logLevel
 	sinks     []sink
@@ -200,6 +203,7 @@ func (a *App) wire(opts Options) error {
 		Slow:         c.Telemetry.Traces.Slow,
 	})
 	a.metrics.shows(a.gateway.Ready)
+	a.wireTLS(registry)
 	a.metrics.remotes.relies(opts.Telemetry)
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {
@@ -234,8 +238,11 @@ func (a *App) httpServer() *http.Server {
 	c := &a.config.Server
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	protocols.SetUnencryptedHTTP2(true)
+	own := a.certificates.of(listenerPublic)
+	protocols.SetHTTP2(own != nil)
+	protocols.SetUnencryptedHTTP2(own == nil)
 	return &http.Server{
+		TLSConfig: own.server(),
 		Handler:   a.handler(a.gateway),
 		Protocols: protocols,
 		HTTP2: &http.HTTP2Config{

@@ -21,7 +21,6 @@ import (
 
 const (
 	auditorToken = "e2e-auditor-token-0123456789"
-	pepper       = "e2e-pepper-that-nothing-may-print"
 	// revokedWithin is the promise for a key that was revoked, on every replica.
 	revokedWithin = 5 * time.Second
 )

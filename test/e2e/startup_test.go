@@ -34,6 +34,12 @@ var (
 	onHTTP = dependency{"OTLP over HTTP", func(at string) []string {
 		return []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + at, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
 	}}
+	onPostgres = dependency{"PostgreSQL", func(at string) []string {
+		return []string{
+			"policy.source=state", "state.url=postgres://router@" + at + "/router?sslmode=disable", "identity.order=development,state",
+			"identity.peppers=env:PEPPER", "PEPPER=" + pepper,
+		}
+	}}
 	onBackend = dependency{"a backend", func(at string) []string { return []string{"BACKEND_ENDPOINTS=spare:http://" + at} }}
 )
 
@@ -96,7 +102,7 @@ func TestAStartWaitsForNobody(t *testing.T) {
 	p := stock(t, engine(t))
 	for _, way := range ways {
 		t.Run(way, func(t *testing.T) {
-			for _, dead := range [][]dependency{{onEtcd}, {onGRPC}, {onHTTP}, {onBackend}, {onEtcd, onGRPC}, {onEtcd, onHTTP, onBackend}} {
+			for _, dead := range [][]dependency{{onEtcd}, {onPostgres}, {onGRPC}, {onHTTP}, {onBackend}, {onPostgres, onHTTP, onBackend}, {onEtcd, onGRPC}, {onEtcd, onHTTP, onBackend}} {
 				names := make([]string, 0, len(dead))
 				for _, d := range dead {
 					names = append(names, d.name)

@@ -244,6 +244,9 @@ func (a auditor) probes(p pod) {
 				continue
 			}
 			port := intstr.IntOrString{}
+			if probe.Exec != nil {
+				continue // It asks from inside, by the configuration.
+			}
 			if probe.HTTPGet != nil {
 				port = probe.HTTPGet.Port
 			} else if probe.TCPSocket != nil {

@@ -14,7 +14,9 @@ func TestBadValuesAreRefusedWithAMessageThatNamesThem(t *testing.T) {
 	}{
 		{"a word with a typing mistake", "", []string{"replica=2"}, "additional properties 'replica' not allowed"},
 		{"a setting that does not exist", "", []string{"config.server.drain_timout=1s"}, "at '/config/server': additional properties 'drain_timout' not allowed"},
-		{"an address, which is the chart's", "", []string{"config.listen.public=:80"}, "additional properties 'listen' not allowed"},
+		{"an address, which is the chart's", "", []string{"config.listen.public=:80"}, "at '/config/listen': additional properties 'public' not allowed"},
+		{"a certificate that is no file", "", []string{"config.listen.tls.cert=env:CERT"}, "/config/listen/tls/cert"},
+		{"a certificate that is nowhere", "", []string{"config.listen.tls.cert=/run/secrets/api-router/tls.crt"}, "add { file: tls.crt"},
 		{"a word in place of a number", "", []string{"replicas=two"}, "at '/replicas': got string, want integer"},
 		{"a source for one machine", "", []string{"config.policy.source=state"}, "at '/config/policy/source': value must be one of 'file', 'etcd'"},
 		{"an environment that is none", "", []string{"config.environment=prod"}, "at '/config/environment': value must be one of"},

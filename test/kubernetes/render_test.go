@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,6 +20,12 @@ var everything = []string{
 	"env[0].name=OTEL_EXPORTER_OTLP_HEADERS", "env[0].valueFrom.secretKeyRef.name=otlp", "env[0].valueFrom.secretKeyRef.key=headers",
 }
 
+// tlsFiles give the public listener TLS, from a Secret.
+var tlsFiles = []string{
+	"config.listen.tls.cert=/run/secrets/api-router/tls.crt", "config.listen.tls.key=/run/secrets/api-router/tls.key",
+	"secrets[0].file=tls.crt", "secrets[0].secret=tls", "secrets[0].key=tls.crt", "secrets[1].file=tls.key", "secrets[1].secret=tls", "secrets[1].key=tls.key",
+}
+
 // installations are the ways in which the chart is held to all that is asked of it.
 var installations = []values{
 	{name: "defaults", namespace: "default"},
@@ -26,6 +33,12 @@ var installations = []values{
 	{name: "staging", namespace: "staging", file: "values-staging.yaml"},
 	{name: "production", namespace: "production", file: "values-production.yaml"},
 	{name: "all options on", namespace: "development", file: "values-development.yaml", sets: everything, external: []string{"Secret development/otlp"}},
+	{
+		name: "TLS", namespace: "router", sets: slices.Concat(tlsFiles, []string{"ingress.enabled=true", "tests.keySecret.name=key", "tests.keySecret.key=key", "tests.tlsSecret=client"}),
+		external: []string{"Secret router/key", "Secret router/client"},
+	},
+	{name: "TLS with certificates of clients", namespace: "router", sets: append(tlsFiles[:len(tlsFiles):len(tlsFiles)],
+		"config.listen.tls.client_ca=/run/secrets/api-router/ca.crt", "secrets[2].file=ca.crt", "secrets[2].secret=clients", "secrets[2].key=ca.crt")},
 	{name: "all options off", namespace: "router", sets: []string{
 		"disruptionBudget.enabled=false", "seed.enabled=false", "replicas=1", "networkPolicy.enabled=false", "monitoring.dashboards.enabled=false",
 	}},

@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/pki"
 )
 
 // hang is the end of every wait here.
@@ -114,7 +116,7 @@ func checkValues(t *testing.T, where, label, pattern string, there []string) {
 	case "result":
 		there = []string{"ok", "refused", "saturated", "error", "timeout", "cut", "client_gone", "healthy", "unhealthy"}
 	case "dependency":
-		there = []string{"policy_source", "usage_sink", "otlp_.+"}
+		there = []string{"policy_source", "usage_sink", "otlp_.+", "certificate_.+"}
 	default:
 		return
 	}
@@ -184,7 +186,11 @@ func live(t *testing.T) exposed {
 		return readScrape(scraped)
 	}
 	dir := t.TempDir()
-	r := router{t: t, public: free(t), admin: free(t), metrics: free(t), client: &http.Client{Timeout: hang}}
+	authority := pki.New(t, "servers")
+	authority.Server(t, 90*24*time.Hour).Write(t, dir)
+	r := router{t: t, public: free(t), admin: free(t), metrics: free(t), client: &http.Client{
+		Timeout: hang, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}},
+	}}
 	good := httptest.NewServer(simengine.New(simengine.Config{Models: []simengine.Model{{ID: "m"}}, Speed: math.Inf(1)}).Handler())
 	t.Cleanup(good.Close)
 	documents := fmt.Sprintf("kind: Backend\nid: dead\nurl: http://%s\n---\nkind: Backend\nid: good\nurl: %s\n---\n"+
@@ -208,7 +214,7 @@ func live(t *testing.T) exposed {
 			t.Fatal(err)
 		}
 	}
-	if _, err := r.get("http://" + r.admin + "/admin/v1/fleet"); err != nil {
+	if _, err := r.get("https://" + r.admin + "/admin/v1/fleet"); err != nil {
 		t.Fatal(err)
 	}
 	r.eventually("the metrics are there", func() error { // A request is counted when its answer is out.
@@ -249,6 +255,7 @@ func (r *router) start(dir string) {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir,
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
 		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin, "API_ROUTER_LISTEN_METRICS=" + r.metrics,
+		"API_ROUTER_LISTEN_ADMIN_TLS_CERT=" + filepath.Join(dir, "tls.crt"), "API_ROUTER_LISTEN_ADMIN_TLS_KEY=" + filepath.Join(dir, "tls.key"),
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=vera:viewer:env:VERA", "VERA=" + viewerToken,
 		"API_ROUTER_POLICY_FILE_PATH=" + filepath.Join(dir, "policies.yaml"), "API_ROUTER_POLICY_LAST_GOOD=",
 		"API_ROUTER_USAGE_SINKS=jsonl:" + filepath.Join(dir, "usage.jsonl"), "API_ROUTER_SERVER_DRAIN_GRACE=0s",

@@ -2,7 +2,7 @@
      loopback, where kubectl port-forward reaches it and no other pod does. */}}
 {{- define "api-router.config" -}}
 {{- $config := deepCopy .Values.config -}}
-{{- $_ := set $config "listen" (dict "public" ":8080" "admin" "127.0.0.1:8082" "metrics" ":9464") -}}
+{{- $_ := set $config "listen" (mustMerge (dict "public" ":8080" "admin" "127.0.0.1:8082" "metrics" ":9464") ($config.listen | default dict)) -}}
 {{- if eq (include "api-router.source" .) "file" -}}
 {{- $_ := set $config "policy" (mustMerge (dict "file" (dict "path" "/etc/api-router-policies")) ($config.policy | default dict)) -}}
 {{- end -}}
@@ -11,6 +11,24 @@
 
 {{- define "api-router.source" -}}
 {{- dig "policy" "source" "file" .Values.config -}}
+{{- end -}}
+
+{{/* "yes" where the public listener speaks TLS. */}}
+{{- define "api-router.tls" -}}
+{{- if dig "listen" "tls" "cert" "" .Values.config -}}yes{{- end -}}
+{{- end -}}
+
+{{/* What a probe does. The kubelet takes any certificate, but has none of its own to show: where clients need one, the router's binary asks
+     from inside of the pod, and shows the listener its own. */}}
+{{- define "api-router.probe" -}}
+{{- $path := index . 1 -}}
+{{- with index . 0 -}}
+{{- if dig "listen" "tls" "client_ca" "" .Values.config -}}
+exec: { command: [/api-router, doctor, --local, --config, /etc/api-router/config.yaml{{ if eq $path "/readyz" }}, --ready{{ end }}] }
+{{- else -}}
+httpGet: { path: {{ $path }}, port: http{{ if include "api-router.tls" . }}, scheme: HTTPS{{ end }} }
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* "yes" where there are documents. */}}
