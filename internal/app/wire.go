@@ -19,6 +19,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/limit"
@@ -78,7 +79,8 @@ type rooms struct {
 	recorder  *usage.Recorder
 	fleet     *fleet.Fleet
 	place     *place
-	keys      *auth.Keys // of the state book; nil: they are not asked for
+	keys      *auth.Keys       // of the state book; nil: they are not asked for
+	userOrg   *userorg.Service // nil: none is configured
 	store     *policy.Store
 	gateway   *gateway.Gateway
 	roster    *roster
