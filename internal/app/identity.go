@@ -28,6 +28,9 @@ func (a *App) identity(ledger auth.Ledger, registry prometheus.Registerer, hints
 	if a.keys != nil {
 		made[ValidatorState] = a.keys
 	}
+	if err := a.wireTokens(registry, made); err != nil {
+		return nil, err
+	}
 	if err := a.wireUserOrg(registry, made); err != nil {
 		return nil, err
 	}
@@ -104,6 +107,9 @@ func (a *App) identityHealth() []adminapi.Component {
 	}
 	if a.userOrg != nil {
 		all = append(all, a.userOrgHealth())
+	}
+	if a.tokens != nil {
+		all = append(all, a.tokensHealth()...)
 	}
 	return all
 }

@@ -23,6 +23,7 @@ type Identity struct {
 	Peppers []policy.SecretRef
 	Cache   IdentityCache
 	UserOrg UserOrg
+	JWT     []TokenIssuer
 	// ValidationTokens let other routers ask this one whose a key is.
 	ValidationTokens []policy.SecretRef
 }
@@ -61,6 +62,7 @@ const (
 	pathUserOrgURL       = "identity.user_org_service.url"
 	pathUserOrgTimeout   = "identity.user_org_service.timeout"
 	pathUserOrgCA        = "identity.user_org_service.ca"
+	pathJWT              = "identity.jwt"
 	pathValidationTokens = "identity.validation_tokens"
 )
 
@@ -105,6 +107,10 @@ var identitySettings = []setting{
 	{
 		pathUserOrgCA, "", "PEM file of the authorities that the certificate of the user-org-service is checked against, read at the start. Empty: the system's.",
 		func(c *Config) value { return optional(&c.Identity.UserOrg.CA) },
+	},
+	{
+		pathJWT, "", "Who makes signed tokens that callers and operators may show: a list of { issuer: URL, audience: NAME, algorithms: RS256 ES256, organization_claim: NAME, scopes_claim: NAME, models_claim: NAME, roles_claim: NAME, roles: WORD=ROLE WORD=ROLE, jwks_url: URL, ca: FILE, leeway: 30s }, where issuer, audience, algorithms and one of organization_claim and roles_claim are needed: see docs/identity-remote.md. In the environment: issuer=URL;audience=NAME;…, separated by commas. Empty: nobody.",
+		func(c *Config) value { return issuers(&c.Identity.JWT) },
 	},
 	{
 		pathValidationTokens, "", "Who may ask this router whose a key of its state book is, as at a user-org-service, with POST `/v1/auth/validate-api-key` on the admin listener: a list of references to tokens of at least 16 bytes, env:NAME or file:PATH. In the environment: separated by commas. Empty: nobody.",
@@ -170,6 +176,9 @@ func (c *Config) validateIdentity(add func(path, format string, args ...any)) {
 	}
 	if slices.Contains(c.Identity.Order, ValidatorUserOrg) && c.Identity.UserOrg.URL == "" {
 		add(pathUserOrgURL, "identity.order names user_org_service, and where it is is not said; set this, or take user_org_service out")
+	}
+	if slices.Contains(c.Identity.Order, ValidatorJWT) && !slices.ContainsFunc(c.Identity.JWT, TokenIssuer.callers) {
+		add(pathJWT, "identity.order names jwt, and no issuer has an organization_claim; add one, or take jwt out")
 	}
 	if len(c.Identity.ValidationTokens) > 0 && !c.ownKeys() {
 		add(pathValidationTokens, "others would ask this router for keys, and it has none of its own: set identity.peppers, and name state in identity.order if that is set")

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
 )
@@ -30,6 +31,7 @@ var rooms = []struct{ name, about string }{
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
+	{"auth", "Whose a credential is. What is about a place of keys is there where that is configured."},
 	{"usage", "Usage records."},
 	{"admin", "The operators' door."},
 	{"telemetry", "What is sent to a collector."},
@@ -115,6 +117,10 @@ func everything(t *testing.T) *process {
 	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
 	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
+	o.Config.Identity.UserOrg.URL = "http://127.0.0.1:1"
+	o.Config.Identity.JWT = []app.TokenIssuer{{Issuer: oidc.Issuer{
+		Issuer: "http://127.0.0.1:1", Audience: "router", Algorithms: []string{"RS256"}, Organization: "org",
+	}}}
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,

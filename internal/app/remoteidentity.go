@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -32,6 +34,9 @@ func (a *App) wireUserOrg(registry prometheus.Registerer, made map[string]auth.V
 	options := userorg.Options{
 		Logger: a.log.With("component", "identity"), URL: c.UserOrg.URL, CA: authorities, Timeout: c.UserOrg.Timeout, Metrics: registry,
 	}
+	if a.tokens != nil {
+		options.Skip = oidc.Looks // A token that others made is theirs alone to see, and its issuer's keys judge it.
+	}
 	if !c.UserOrg.Token.IsZero() {
 		options.Token = c.UserOrg.Token.Resolve
 	}
@@ -45,6 +50,54 @@ func (a *App) wireUserOrg(registry prometheus.Registerer, made map[string]auth.V
 		TTL: c.Cache.TTL, NegativeTTL: c.Cache.NegativeTTL, StaleIfError: c.Cache.StaleIfError, Timeout: c.UserOrg.Timeout + askingMargin,
 	})
 	return nil
+}
+
+// wireTokens makes the validator of signed tokens, where an issuer is configured.
+func (a *App) wireTokens(registry prometheus.Registerer, made map[string]auth.Validator) error {
+	c := &a.config.Identity
+	if len(c.JWT) == 0 {
+		return nil
+	}
+	options := oidc.Options{Logger: a.log.With("component", "identity"), Stale: c.Cache.StaleIfError, Metrics: registry}
+	for _, each := range c.JWT {
+		var err error
+		if each.CA, err = authoritiesIn(pathJWT, each.Authorities); err != nil {
+			return err
+		}
+		options.Issuers = append(options.Issuers, each.Issuer)
+	}
+	var err error
+	if a.tokens, err = oidc.New(options); err != nil {
+		return fmt.Errorf("%s: %w", pathJWT, err)
+	}
+	a.loops = append(a.loops, loop{"keys of issuers", a.tokens.Run})
+	a.metrics.remotes.add("token_issuers", func() bool {
+		return !slices.ContainsFunc(a.tokens.Status(), func(s oidc.Status) bool { return s.Failure != "" })
+	})
+	if slices.ContainsFunc(c.JWT, TokenIssuer.callers) {
+		made[ValidatorJWT] = a.tokens
+	}
+	return nil
+}
+
+// tokensHealth is the keys of the issuers.
+func (a *App) tokensHealth() []adminapi.Component {
+	var all []adminapi.Component
+	for _, s := range a.tokens.Status() {
+		c := adminapi.Component{
+			Name: adminapi.ComponentIdentity, ID: s.Issuer, State: "loading", Since: s.Since, DataAsOf: s.Heard, LastError: s.Failure,
+			Detail: fmt.Sprintf("%d keys of an issuer of signed tokens", s.Keys),
+		}
+		switch {
+		case s.Failure != "":
+			c.State = "failing"
+			c.Action = "Tokens signed with known keys go on, others get 503: mend the issuer, or correct identity.jwt."
+		case !s.Heard.IsZero():
+			c.State, c.OK = "known", true
+		}
+		all = append(all, c)
+	}
+	return all
 }
 
 // authoritiesIn reads the PEM file of a setting; without one it is "".

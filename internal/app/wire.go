@@ -19,6 +19,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -81,6 +82,7 @@ type rooms struct {
 	place     *place
 	keys      *auth.Keys       // of the state book; nil: they are not asked for
 	userOrg   *userorg.Service // nil: none is configured
+	tokens    *oidc.Verifier   // of issuers of signed tokens; nil: none is configured
 	store     *policy.Store
 	gateway   *gateway.Gateway
 	roster    *roster
