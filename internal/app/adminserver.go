@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/admin"
+	"github.com/ai-aas/api-router/internal/auth/userorg"
 )
 
 // adminWait is how long requests to the admin API may take to finish at the end.
@@ -35,7 +36,11 @@ func (a *App) AdminAddr() net.Addr {
 func (a *App) wireAdmin(opts Options, options admin.Options) error {
 	list := newTokens(a.log.With("component", "admin"), a.config.Identity.AdminTokens)
 	options.Open = opts.OpenAdmin && len(list.settings) == 0
-	if len(list.settings) == 0 && !options.Open {
+	door, err := a.validationDoor(options.Metrics)
+	if err != nil {
+		return err
+	}
+	if len(list.settings) == 0 && !options.Open && door == nil {
 		a.log.Info("the admin listener stays closed: identity.admin_tokens is empty")
 		return nil
 	}
@@ -46,7 +51,7 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 	}
 	a.onStop("admin listener's port", closing(listener))
 	a.operators = &operators{tokens: list, listener: listener, server: &http.Server{
-		Handler:           admin.New(options),
+		Handler:           beside(admin.New(options), door),
 		TLSConfig:         a.certificates.of(listenerAdmin).server(),
 		ReadHeaderTimeout: a.config.Server.HeaderTimeout,
 		IdleTimeout:       a.config.Server.IdleTimeout,
@@ -56,6 +61,20 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 		DisableGeneralOptionsHandler: true,
 	}}
 	return nil
+}
+
+// beside puts the door for other routers, where there is one, on its path before the admin API.
+func beside(operators http.Handler, door *userorg.Door) http.Handler {
+	if door == nil {
+		return operators
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == userorg.Path {
+			door.ServeHTTP(w, r)
+			return
+		}
+		operators.ServeHTTP(w, r)
+	})
 }
 
 // listenAdmin opens the admin listener. With dev, where nobody chose the port, a taken one gives way to a free one.

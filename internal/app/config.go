@@ -165,7 +165,7 @@ var generalSettings = []setting{
 		func(c *Config) value { return address(&c.Listen.Public) },
 	},
 	{
-		pathListenAdmin, "admin-listen", "Address of the admin listener: the console at /, /status, the admin API under /admin/v1, and profiles. It is opened only where identity.admin_tokens has an entry.",
+		pathListenAdmin, "admin-listen", "Address of the admin listener: the console at /, /status, the admin API under /admin/v1, and profiles. It is opened only where identity.admin_tokens or identity.validation_tokens has an entry.",
 		func(c *Config) value { return address(&c.Listen.Admin) },
 	},
 	{
@@ -316,6 +316,7 @@ func Default() Config {
 	c.State.Migrate = MigrateAuto
 	c.State.URL = defaultState
 	c.Identity.Cache = IdentityCache{TTL: time.Minute, NegativeTTL: 5 * time.Second, StaleIfError: 24 * time.Hour, File: defaultKeysFile}
+	c.Identity.UserOrg.Timeout = 2 * time.Second
 	c.Telemetry.Traces = Traces{Sample: 0.1, Slow: 10 * time.Second}
 	c.Server.BodyMemory = 512 << 20
 	c.Server.MaxBody = 64 << 20
@@ -357,8 +358,12 @@ var aliases = []alias{
 		c.Policy.Source = SourceEtcd
 		return endpoints(&c.Policy.Etcd.Endpoints).Set(text)
 	}},
-	{env: "USER_ORG_SERVICE_URL"},
-	{env: "USER_ORG_SERVICE_TIMEOUT"},
+	{env: "USER_ORG_SERVICE_URL", paths: []string{pathUserOrgURL}, set: func(c *Config, text string) error {
+		return remoteURL(&c.Identity.UserOrg.URL).Set(text)
+	}},
+	{env: "USER_ORG_SERVICE_TIMEOUT", paths: []string{pathUserOrgTimeout}, set: func(c *Config, text string) error {
+		return span{&c.Identity.UserOrg.Timeout, time.Millisecond}.Set(text)
+	}},
 	{env: "REDIS_ADDR"},
 	{env: "REDIS_PASSWORD"},
 	{env: "REDIS_DB"},

@@ -28,6 +28,12 @@ func (a *App) identity(ledger auth.Ledger, registry prometheus.Registerer, hints
 	if a.keys != nil {
 		made[ValidatorState] = a.keys
 	}
+	if err := a.wireTokens(registry, made); err != nil {
+		return nil, err
+	}
+	if err := a.wireUserOrg(registry, made); err != nil {
+		return nil, err
+	}
 	names := c.Order
 	if len(names) == 0 {
 		names = slices.DeleteFunc(slices.Clone(validators), func(name string) bool { return made[name] == nil })
@@ -93,11 +99,23 @@ func (a *App) keysFile() string {
 	return path
 }
 
-// identityHealth is the keys of the state book, for operators.
+// identityHealth is what knows callers, for operators.
 func (a *App) identityHealth() []adminapi.Component {
-	if a.keys == nil {
-		return nil
+	var all []adminapi.Component
+	if a.keys != nil {
+		all = append(all, a.keysHealth())
 	}
+	if a.userOrg != nil {
+		all = append(all, a.userOrgHealth())
+	}
+	if a.tokens != nil {
+		all = append(all, a.tokensHealth()...)
+	}
+	return all
+}
+
+// keysHealth is the keys of the state book.
+func (a *App) keysHealth() adminapi.Component {
 	s := a.keys.Status()
 	c := adminapi.Component{
 		Name: adminapi.ComponentIdentity, ID: ValidatorState, State: "loading", Since: s.Since, DataAsOf: s.Heard, LastError: s.Failure,
@@ -117,14 +135,15 @@ func (a *App) identityHealth() []adminapi.Component {
 		c.State = "failing"
 		c.Action = "Keys of the state book get 503: mend the state book of state.url."
 	}
-	return []adminapi.Component{c}
+	return c
 }
 
-// identityPublic is the same for outsiders.
+// identityPublic is the same for outsiders: one of them, the first that is not well.
 func (a *App) identityPublic() []gateway.Component {
 	all := a.identityHealth()
 	if len(all) == 0 {
 		return nil
 	}
-	return []gateway.Component{{Name: adminapi.ComponentIdentity, State: all[0].State, OK: all[0].OK, Since: all[0].Since}}
+	c := all[max(0, slices.IndexFunc(all, func(c adminapi.Component) bool { return !c.OK }))]
+	return []gateway.Component{{Name: adminapi.ComponentIdentity, State: c.State, OK: c.OK, Since: c.Since}}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/upstream"
 )
 
 // Identity is who may use the router, and who may operate it.
@@ -21,6 +22,18 @@ type Identity struct {
 	// Peppers are the secrets under which keys are digested, the newest first.
 	Peppers []policy.SecretRef
 	Cache   IdentityCache
+	UserOrg UserOrg
+	JWT     []TokenIssuer
+	// ValidationTokens let other routers ask this one whose a key is.
+	ValidationTokens []policy.SecretRef
+}
+
+// UserOrg is the service that is asked whose a key is.
+type UserOrg struct {
+	URL     string // "": there is none
+	Timeout time.Duration
+	Token   policy.SecretRef
+	CA      string // the path of a PEM file
 }
 
 // IdentityCache is for how long what was learned of credentials holds.
@@ -45,6 +58,12 @@ const defaultKeysFile = "/var/lib/api-router/keys.snapshot"
 const (
 	pathOrder   = "identity.order"
 	pathPeppers = "identity.peppers"
+
+	pathUserOrgURL       = "identity.user_org_service.url"
+	pathUserOrgTimeout   = "identity.user_org_service.timeout"
+	pathUserOrgCA        = "identity.user_org_service.ca"
+	pathJWT              = "identity.jwt"
+	pathValidationTokens = "identity.validation_tokens"
 )
 
 // identitySettings are those of the callers' credentials, and of where callers are.
@@ -72,6 +91,30 @@ var identitySettings = []setting{
 	{
 		"identity.cache.file", "", "Where a copy of the keys' digests is kept for a start without the state book; never a key. Empty: nowhere. The default is used only where its directory exists.",
 		func(c *Config) value { return optional(&c.Identity.Cache.File) },
+	},
+	{
+		pathUserOrgURL, "", "The user-org-service that is asked whose a key is, at URL`/v1/auth/validate-api-key`: see docs/identity-remote.md. Empty: none.",
+		func(c *Config) value { return remoteURL(&c.Identity.UserOrg.URL) },
+	},
+	{
+		pathUserOrgTimeout, "", "How long one question to the user-org-service may take.",
+		func(c *Config) value { return span{&c.Identity.UserOrg.Timeout, time.Millisecond} },
+	},
+	{
+		"identity.user_org_service.token", "", "The token that the user-org-service wants to see as Authorization: Bearer: a reference, env:NAME or file:PATH, read at each question. Empty: none is sent.",
+		func(c *Config) value { return reference{&c.Identity.UserOrg.Token} },
+	},
+	{
+		pathUserOrgCA, "", "PEM file of the authorities that the certificate of the user-org-service is checked against, read at the start. Empty: the system's.",
+		func(c *Config) value { return optional(&c.Identity.UserOrg.CA) },
+	},
+	{
+		pathJWT, "", "Who makes signed tokens that callers and operators may show: a list of { issuer: URL, audience: NAME, algorithms: RS256 ES256, organization_claim: NAME, scopes_claim: NAME, models_claim: NAME, roles_claim: NAME, roles: WORD=ROLE WORD=ROLE, jwks_url: URL, ca: FILE, leeway: 30s }, where issuer, audience, algorithms and one of organization_claim and roles_claim are needed: see docs/identity-remote.md. In the environment: issuer=URL;audience=NAME;…, separated by commas. Empty: nobody.",
+		func(c *Config) value { return issuers(&c.Identity.JWT) },
+	},
+	{
+		pathValidationTokens, "", "Who may ask this router whose a key of its state book is, as at a user-org-service, with POST `/v1/auth/validate-api-key` on the admin listener: a list of references to tokens of at least 16 bytes, env:NAME or file:PATH. In the environment: separated by commas. Empty: nobody.",
+		func(c *Config) value { return references(&c.Identity.ValidationTokens) },
 	},
 	{
 		"server.trusted_proxies", "", "The networks of the proxies before this router, as a list such as 10.0.0.0/8: where a request comes from is the last hop in X-Forwarded-For that is none of them. In the environment: separated by commas. Empty: X-Forwarded-For means nothing.",
@@ -131,9 +174,34 @@ func (c *Config) validateIdentity(add func(path, format string, args ...any)) {
 		add(pathPeppers, "identity.order names state, whose keys are digested under a pepper, and there is none; "+
 			"make one with openssl rand -hex 32, keep it where env:NAME or file:PATH finds it, and name that here")
 	}
+	if slices.Contains(c.Identity.Order, ValidatorUserOrg) && c.Identity.UserOrg.URL == "" {
+		add(pathUserOrgURL, "identity.order names user_org_service, and where it is is not said; set this, or take user_org_service out")
+	}
+	if slices.Contains(c.Identity.Order, ValidatorJWT) && !slices.ContainsFunc(c.Identity.JWT, TokenIssuer.callers) {
+		add(pathJWT, "identity.order names jwt, and no issuer has an organization_claim; add one, or take jwt out")
+	}
+	if len(c.Identity.ValidationTokens) > 0 && !c.ownKeys() {
+		add(pathValidationTokens, "others would ask this router for keys, and it has none of its own: set identity.peppers, and name state in identity.order if that is set")
+	}
 	if c.Environment == Production && slices.Contains(c.Identity.Order, ValidatorDevelopment) {
 		add(pathOrder, "production accepts no development keys; take development out")
 	}
+}
+
+// ownKeys reports whether the keys of the state book are asked for.
+func (c *Config) ownKeys() bool {
+	return len(c.Identity.Peppers) > 0 && (len(c.Identity.Order) == 0 || slices.Contains(c.Identity.Order, ValidatorState))
+}
+
+// remoteURL is the URL of a service that is asked; empty: there is none.
+func remoteURL(target *string) word {
+	return word{target: target, empty: true, check: func(text string) error {
+		if text == "" {
+			return nil
+		}
+		_, _, err := upstream.For(text, "")
+		return err
+	}}
 }
 
 // peppers reads them. The error holds nothing of one.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/test/pki"
@@ -34,6 +35,7 @@ var rooms = []struct{ name, about string }{
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
+	{"auth", "Whose a credential is. What is about a place of keys is there where that is configured."},
 	{"usage", "Usage records."},
 	{"listener", "Listeners with TLS."},
 	{"admin", "The operators' door."},
@@ -124,6 +126,11 @@ func everything(t *testing.T) *process {
 	o.Config.Listen.TLS.Cert, o.Config.Listen.TLS.Key = authority.Server(t, 90*24*time.Hour).Write(t, dir)
 	keyed, _, _ := keyed(t, newBooks(), auth.Key{})
 	o.Ledger, o.Config.Identity.Peppers = keyed.Ledger, keyed.Config.Identity.Peppers
+	o.Config.Identity.UserOrg.URL = "http://127.0.0.1:1"
+	o.Config.Identity.Order = []string{app.ValidatorDevelopment, app.ValidatorState, app.ValidatorUserOrg, app.ValidatorJWT}
+	o.Config.Identity.JWT = []app.TokenIssuer{{Issuer: oidc.Issuer{
+		Issuer: "http://127.0.0.1:1", Audience: "router", Algorithms: []string{"RS256"}, Organization: "org",
+	}}}
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,

@@ -55,7 +55,7 @@ func TestDocsOfTheMigrationNameEveryVariableOfTheEarlierService(t *testing.T) {
 		if strings.Contains(meaning, "no effect") != strings.HasPrefix(row, " no effect yet |") {
 			t.Errorf("docs/migration.md and the program do not agree whether %s has an effect: %q, %q", name, row, meaning)
 		}
-		for _, setting := range regexp.MustCompile("`((?:policy|listen|log)\\.[a-z_.]+)`").FindAllStringSubmatch(meaning, -1) {
+		for _, setting := range regexp.MustCompile("`((?:policy|listen|log|identity)\\.[a-z_.]+)`").FindAllStringSubmatch(meaning, -1) {
 			if !strings.Contains(row, setting[0]) {
 				t.Errorf("docs/migration.md does not say that %s sets %s", name, setting[1])
 			}

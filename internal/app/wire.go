@@ -20,6 +20,8 @@ import (
 	"github.com/ai-aas/api-router/api"
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
+	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/fleet"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/limit"
@@ -79,7 +81,9 @@ type rooms struct {
 	recorder *usage.Recorder
 	fleet    *fleet.Fleet
 	place    *place
-	keys     *auth.Keys // of the state book; nil: they are not asked for
+	keys     *auth.Keys       // of the state book; nil: they are not asked for
+	userOrg  *userorg.Service // nil: none is configured
+	tokens   *oidc.Verifier   // of issuers of signed tokens; nil: none is configured
 	store    *policy.Store
 	gateway  *gateway.Gateway
 	roster   *roster

@@ -209,7 +209,7 @@ func TestAddressesOfURLs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := address(u); got != want {
+		if got := upstream.Address(u); got != want {
 			t.Errorf("%s: %s, want %s", url, got, want)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -101,18 +100,6 @@ func parseBase(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// address is the host:port that the URL means.
-func address(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = "80"
-		if u.Scheme == "https" {
-			port = "443"
-		}
-	}
-	return net.JoinHostPort(u.Hostname(), port)
-}
-
 // cloud reports whether the backend is most likely a public service, and not a server of one's own that speaks its dialect.
 func cloud(engine string, u *url.URL) bool {
 	return u.Scheme == "https" && (engine == EngineOpenAI || engine == EngineAnthropic)
@@ -141,7 +128,7 @@ func connect(cfg upstream.Config) (upstream.Transport, error) {
 
 // transportConfig says how spec's backend is connected to, u being its parsed URL.
 func transportConfig(spec Spec, u *url.URL) upstream.Config {
-	cfg := upstream.Config{Address: address(u), Connect: spec.Timeouts.Connect}
+	cfg := upstream.Config{Address: upstream.Address(u), Connect: spec.Timeouts.Connect}
 	if cloud(spec.Engine, u) {
 		cfg.IdleTimeout = cloudIdle
 	}

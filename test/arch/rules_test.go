@@ -115,7 +115,8 @@ func importsAreFew(t *tree) []string {
 
 // keepers are the packages that alone may import a guarded one.
 var keepers = map[string][]string{
-	"internal/upstream":  {"internal/fleet", "internal/proxy", appPackage},
+	// Those that ask elsewhere whose a credential is dial, too, and need the same guard: one host, no redirect, deadlines.
+	"internal/upstream":  {"internal/fleet", "internal/proxy", "internal/auth/userorg", "internal/auth/oidc", appPackage},
 	"internal/telemetry": {appPackage, "cmd/api-router"},
 	"internal/adminapi":  {"internal/admin", "internal/admin/console", appPackage, "cmd/api-router"}, // its client dials: no room of the server may
 }
