@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -38,6 +39,11 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(run(postgres.Main{Tests: m})) }
 
 func run(m postgres.Main) int {
+	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(s) { // As under nohup, or in the background: what is started here must not inherit that.
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 	dir, err := os.MkdirTemp("", "api-router-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
