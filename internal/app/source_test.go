@@ -102,9 +102,11 @@ func TestAChangeInEtcdIsRoutedBySoonAndItsLossIsSeen(t *testing.T) {
 		return err == nil && strings.Contains(string(content), `"degraded"`)
 	})
 	e.kill()
-	eventually(t, "the loss to be seen", func() bool { return strings.Contains(status(), `"name":"etcd","state":"not connected: `) })
-	text := status()
-	if strings.Contains(text, e.address) || !strings.Contains(text, "and the policy source cannot be read") {
+	eventually(t, "the loss to be seen", func() bool {
+		text := status()
+		return strings.Contains(text, `"name":"etcd","state":"not connected: `) && strings.Contains(text, "and the policy source cannot be read")
+	})
+	if text := status(); strings.Contains(text, e.address) {
 		t.Errorf("the status is %s", text)
 	}
 	if routes(t, p.base) != "two" {

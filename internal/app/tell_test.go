@@ -74,7 +74,7 @@ func TestAnEndpointWhereNobodyListensStopsNothing(t *testing.T) {
 				t.Errorf("a request got %d", response.StatusCode)
 			}
 			eventually(t, "the warning", func() bool { return strings.Contains(log.String(), "telemetry is not delivered") })
-			if status, body := get(t, client(t), base+"/v1/status/readyz"); status != http.StatusOK || strings.Contains(body, "otlp") || strings.Contains(body, "4318") {
+			if status, body := get(t, client(t), base+"/v1/status/readyz"); status != http.StatusOK || !strings.Contains(body, `"otlp_traces"`) || strings.Contains(body, "4318") {
 				t.Errorf("strangers are told %s", body)
 			}
 			took := end()

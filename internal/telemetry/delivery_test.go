@@ -231,7 +231,12 @@ func TestStoppingDoesNotWaitForASilentCollector(t *testing.T) {
 	for protocol, form := range map[string]string{telemetry.GRPC: "", telemetry.HTTP: "http://"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			s := build(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": form + broken["silent"](t)}).run(t)
+			// An attempt may take ten minutes: nothing but the end of the process cuts it short.
+			const long = "600000"
+			s := build(t, map[string]string{
+				"OTEL_EXPORTER_OTLP_ENDPOINT": form + broken["silent"](t), "OTEL_EXPORTER_OTLP_TIMEOUT": long,
+				"OTEL_BSP_EXPORT_TIMEOUT": long, "OTEL_BLRP_EXPORT_TIMEOUT": long, "OTEL_METRIC_EXPORT_TIMEOUT": long,
+			}).run(t)
 			s.Emit(sample())
 			s.Logger(io.Discard, telemetry.FormatText, slog.LevelInfo, nil).Info("line")
 			took := s.end(t)
