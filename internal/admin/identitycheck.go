@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -141,7 +142,8 @@ func (p *problems) tags(field string, tags map[string]string) {
 		p.add(field, fmt.Sprintf("there may be at most %d", maxTags))
 		return
 	}
-	for name, value := range tags {
+	for _, name := range slices.Sorted(maps.Keys(tags)) {
+		value := tags[name]
 		switch {
 		case !newID.MatchString(name):
 			p.add(field, fmt.Sprintf("the name of a tag is 1 to %d of the characters A-Z a-z 0-9 . _ -", maxTagName))
