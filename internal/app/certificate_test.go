@@ -122,7 +122,7 @@ func TestARequestIsServedOverTLSWithHTTP2AndHTTP1(t *testing.T) {
 	if shown != 2 {
 		t.Errorf("%d certificates are told of", shown)
 	}
-	if _, err := shakes(t, p.Addr(), &tls.Config{RootCAs: authority.Pool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil { //nolint:gosec // It has to be refused.
+	if _, err := shakes(t, p.Addr(), &tls.Config{RootCAs: authority.Pool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
 		t.Error("TLS 1.1 is taken")
 	}
 }

@@ -31,7 +31,7 @@ type Authority struct {
 type Pair struct{ Cert, Key []byte }
 
 // New makes an authority.
-func New(t testing.TB, name string) *Authority {
+func New(t *testing.T, name string) *Authority {
 	t.Helper()
 	a := &Authority{}
 	var der []byte
@@ -48,7 +48,7 @@ func New(t testing.TB, name string) *Authority {
 }
 
 // Server makes a certificate for localhost that holds so long from now on; less than 0: that has ended.
-func (a *Authority) Server(t testing.TB, holds time.Duration) Pair {
+func (a *Authority) Server(t *testing.T, holds time.Duration) Pair {
 	t.Helper()
 	return a.pair(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "server"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -57,12 +57,12 @@ func (a *Authority) Server(t testing.TB, holds time.Duration) Pair {
 }
 
 // Client makes a certificate for a client that holds so long.
-func (a *Authority) Client(t testing.TB, holds time.Duration) Pair {
+func (a *Authority) Client(t *testing.T, holds time.Duration) Pair {
 	t.Helper()
 	return a.pair(t, &x509.Certificate{Subject: pkix.Name{CommonName: "client"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, holds)
 }
 
-func (a *Authority) pair(t testing.TB, template *x509.Certificate, holds time.Duration) Pair {
+func (a *Authority) pair(t *testing.T, template *x509.Certificate, holds time.Duration) Pair {
 	t.Helper()
 	der, key := a.sign(t, template, holds)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
@@ -73,7 +73,7 @@ func (a *Authority) pair(t testing.TB, template *x509.Certificate, holds time.Du
 }
 
 // sign makes a key and a certificate of it, which is its own authority as long as there is none.
-func (a *Authority) sign(t testing.TB, template *x509.Certificate, holds time.Duration) ([]byte, *ecdsa.PrivateKey) {
+func (a *Authority) sign(t *testing.T, template *x509.Certificate, holds time.Duration) ([]byte, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -99,7 +99,7 @@ func encode(kind string, der []byte) []byte {
 }
 
 // TLS is the pair as crypto/tls takes it.
-func (p Pair) TLS(t testing.TB) tls.Certificate {
+func (p Pair) TLS(t *testing.T) tls.Certificate {
 	t.Helper()
 	pair, err := tls.X509KeyPair(p.Cert, p.Key)
 	if err != nil {
@@ -109,7 +109,7 @@ func (p Pair) TLS(t testing.TB) tls.Certificate {
 }
 
 // Write puts the pair into dir as tls.crt and tls.key, in place of what is there.
-func (p Pair) Write(t testing.TB, dir string) (cert, key string) {
+func (p Pair) Write(t *testing.T, dir string) (cert, key string) {
 	t.Helper()
 	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	for file, content := range map[string][]byte{cert: p.Cert, key: p.Key} {
