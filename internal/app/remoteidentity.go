@@ -87,6 +87,14 @@ func (a *App) wireTokens(registry prometheus.Registerer, made map[string]auth.Va
 	return nil
 }
 
+// operatorTokens judges signed tokens of operators; nil where no issuer gives them roles.
+func (a *App) operatorTokens() func(context.Context, string) (string, []string, error) {
+	if !slices.ContainsFunc(a.config.Identity.JWT, func(i TokenIssuer) bool { return i.Roles != "" }) {
+		return nil
+	}
+	return a.tokens.Operator
+}
+
 // tokensHealth is the keys of the issuers.
 func (a *App) tokensHealth() []adminapi.Component {
 	var all []adminapi.Component
