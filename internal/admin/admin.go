@@ -4,6 +4,7 @@
 package admin
 
 import (
+	"context"
 	"hash/maphash"
 	"log/slog"
 	"net/http"
@@ -31,6 +32,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Tokens say who is let in, and as what: those that are valid now.
 	Tokens func() []Token
+	// Bearer says who shows a signed token, and which roles are theirs, for what is none of Tokens; nil: there are no others. Its errors are faults.
+	Bearer func(ctx context.Context, token string) (name string, roles []string, err error)
 	// Open lets everybody on this machine in, as the admin "dev", and asks for no token. For development alone.
 	Open bool
 

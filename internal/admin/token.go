@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
@@ -111,11 +112,38 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 	if found.name != "" {
 		return found, nil
 	}
+	wrong := error(fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask; it is sent "+ways))
+	if a.Bearer != nil {
+		who, err := a.bearer(r.Context(), strings.TrimSpace(token))
+		if err == nil || fault.From(err).Status() != http.StatusUnauthorized {
+			return who, err
+		}
+		if fault.CodeOf(err) != fault.InvalidAPIKey {
+			wrong = err
+		}
+	}
 	if wait := a.guesses.wrong(from, time.Now()); wait > 0 {
 		return actor{}, fault.New(fault.RateLimitExceeded, "this admin token is not known here, and many such came from this address: correct it before you send it again").
 			WithRetryAfter(wait)
 	}
-	return actor{}, fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask; it is sent "+ways)
+	return actor{}, wrong
+}
+
+// strongest are the roles that a signed token may give, the one that is taken of several first.
+var strongest = []string{adminapi.RoleAdmin, adminapi.RoleOperator, adminapi.RoleViewer, "auditor"}
+
+// bearer is the login of who shows a signed token.
+func (a *Admin) bearer(ctx context.Context, token string) (actor, error) {
+	name, given, err := a.Bearer(ctx, token)
+	if err != nil {
+		return actor{}, err
+	}
+	for _, role := range strongest {
+		if slices.Contains(given, role) {
+			return actor{name, role}, nil
+		}
+	}
+	return actor{}, fault.New(fault.PermissionDenied, "this token is genuine and gives no role here: see roles_claim and roles of identity.jwt")
 }
 
 // openDoor is the login of the mode without tokens. A web page can make a browser resolve its own name to a loopback

@@ -40,7 +40,8 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 	if err != nil {
 		return err
 	}
-	if len(list.settings) == 0 && !options.Open && door == nil {
+	options.Bearer = a.operatorTokens()
+	if len(list.settings) == 0 && !options.Open && door == nil && options.Bearer == nil {
 		a.log.Info("the admin listener stays closed: identity.admin_tokens is empty")
 		return nil
 	}

@@ -165,7 +165,7 @@ var generalSettings = []setting{
 		func(c *Config) value { return address(&c.Listen.Public) },
 	},
 	{
-		pathListenAdmin, "admin-listen", "Address of the admin listener: the console at /, /status, the admin API under /admin/v1, and profiles. It is opened only where identity.admin_tokens or identity.validation_tokens has an entry.",
+		pathListenAdmin, "admin-listen", "Address of the admin listener: the console at /, /status, the admin API under /admin/v1, and profiles. It is opened only where identity.admin_tokens or identity.validation_tokens has an entry, or one of identity.jwt a roles_claim.",
 		func(c *Config) value { return address(&c.Listen.Admin) },
 	},
 	{

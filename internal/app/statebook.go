@@ -16,11 +16,12 @@ import (
 // defaultState is used for documents where policy.source is state, and for keys where identity.order names state.
 const defaultState = "sqlite:///var/lib/api-router/state.db"
 
-// wireState opens the state book for organizations and keys beside a place of documents that is another, where that is asked for.
-func (a *App) wireState() error {
+// wireState opens the state book for organizations and keys beside a place of documents that is another, where that is asked for and
+// nothing stands in for it.
+func (a *App) wireState(instead auth.Ledger) error {
 	c := &a.config
 	chosen := c.State.URL != "" && c.State.URL != defaultState
-	if a.place.identities != nil || !chosen && !slices.Contains(c.Identity.Order, ValidatorState) {
+	if instead != nil || a.place.identities != nil || !chosen && !slices.Contains(c.Identity.Order, ValidatorState) {
 		return nil
 	}
 	book, err := openState(c.State, a.log)

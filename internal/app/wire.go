@@ -174,7 +174,7 @@ func (a *App) wire(opts Options) error {
 		return s.Loaded && s.Failure == ""
 	})
 
-	if err := a.wireState(); err != nil {
+	if err := a.wireState(opts.Ledger); err != nil {
 		return err
 	}
 	keys, err := a.identity(cmp.Or(opts.Ledger, a.place.ledger), registry, opts.Hints)
