@@ -13,7 +13,7 @@ func TestTheSettingsOfIdentityAreReadAndRefused(t *testing.T) {
 		file, says string // says: "" where it is good
 	}{
 		"nothing":                           {"", ""},
-		"everything":                        {"environment: production\nidentity: { order: [state, jwt], peppers: [env:B, 'file:/run/a'], cache: { ttl: 1m, negative_ttl: 5s, stale_if_error: 1h, file: '' } }\nserver: { trusted_proxies: [10.0.0.0/8, '2001:db8::/32', 192.0.2.1] }\n", ""},
+		"everything":                        {"environment: production\nidentity: { order: [state, jwt], peppers: [env:B, 'file:/run/a'], jwt: [{ issuer: 'https://id.example.org', audience: router, algorithms: RS256, organization_claim: org }], cache: { ttl: 1m, negative_ttl: 5s, stale_if_error: 1h, file: '' } }\nserver: { trusted_proxies: [10.0.0.0/8, '2001:db8::/32', 192.0.2.1] }\n", ""},
 		"state without a pepper":            {"environment: production\nidentity: { order: [state] }\n", "identity.peppers: identity.order names state"},
 		"the same in development":           {"environment: development\nidentity: { order: [state] }\n", "identity.peppers: identity.order names state"},
 		"development in production":         {"identity: { order: [development] }\n", "production accepts no development keys"},

@@ -65,6 +65,9 @@ httpGet: { path: {{ $path }}, port: http{{ if include "api-router.tls" . }}, sch
 {{- if and (eq (include "api-router.source" .) "etcd") (not (dig "policy" "etcd" "endpoints" nil .Values.config)) -}}
 {{- fail "config.policy.source is etcd: say where it is with config.policy.etcd.endpoints" -}}
 {{- end -}}
+{{- if and (eq (include "api-router.source" .) "state") (not (dig "state" "url" "" .Values.config)) -}}
+{{- fail "config.policy.source is state: name the PostgreSQL database that all pods share with config.state.url" -}}
+{{- end -}}
 {{- if and (eq (dig "environment" "production" .Values.config) "production") (dig "identity" "development_keys" false .Values.config) -}}
 {{- fail "config.identity.development_keys is refused in production: anybody can make such a key" -}}
 {{- end -}}
@@ -72,7 +75,15 @@ httpGet: { path: {{ $path }}, port: http{{ if include "api-router.tls" . }}, sch
 {{- fail "tests.developmentKey needs config.identity.development_keys; with other keys use tests.keySecret" -}}
 {{- end -}}
 {{/* A schema's message would repeat the value: these say where it is and no more. */}}
-{{- $references := dict "config.policy.etcd.password" (dig "policy" "etcd" "password" "" .Values.config) -}}
+{{- $references := dict
+      "config.policy.etcd.password" (dig "policy" "etcd" "password" "" .Values.config)
+      "config.state.password" (dig "state" "password" "" .Values.config)
+      "config.identity.user_org_service.token" (dig "identity" "user_org_service" "token" "" .Values.config) -}}
+{{- range $list := list "peppers" "validation_tokens" -}}
+{{- range $i, $reference := dig "identity" $list list $.Values.config -}}
+{{- $_ := set $references (printf "number %d of config.identity.%s" (add1 $i) $list) $reference -}}
+{{- end -}}
+{{- end -}}
 {{- range dig "identity" "admin_tokens" list .Values.config -}}
 {{- $_ := set $references (printf "token of %s in config.identity.admin_tokens" .name) .token -}}
 {{- end -}}
