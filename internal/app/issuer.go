@@ -76,7 +76,7 @@ func makeIssuer(f map[string]string) (TokenIssuer, error) {
 	}
 	if f["roles"] != "" {
 		clear(i.Role)
-		for _, pair := range strings.Fields(f["roles"]) {
+		for pair := range strings.FieldsSeq(f["roles"]) {
 			word, role, _ := strings.Cut(pair, "=")
 			if word == "" || !slices.Contains(tokenRoles, role) {
 				return i, fmt.Errorf("roles: %q is not WORD=ROLE, with a role that is one of %s", pair, strings.Join(tokenRoles, ", "))
@@ -84,5 +84,6 @@ func makeIssuer(f map[string]string) (TokenIssuer, error) {
 			i.Role[word] = role
 		}
 	}
-	return i, i.Check()
+	err := i.Check()
+	return i, err
 }

@@ -120,7 +120,7 @@ func authoritiesIn(setting, path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	content, err := os.ReadFile(path) //nolint:gosec // The configuration names it.
+	content, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", setting, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -35,9 +36,7 @@ func tokenIssuer(t *testing.T) (url string, sign func(claims map[string]any) str
 			t.Fatal(err)
 		}
 		all := map[string]any{"iss": server.URL, "aud": "router", "sub": "someone", "exp": time.Now().Add(time.Hour).Unix()}
-		for name, value := range claims {
-			all[name] = value
-		}
+		maps.Copy(all, claims)
 		content, err := json.Marshal(all)
 		if err != nil {
 			t.Fatal(err)

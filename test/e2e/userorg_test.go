@@ -36,7 +36,7 @@ func newLedger(t *testing.T) *ledger {
 	t.Helper()
 	l := &ledger{t: t, path: filepath.Join(t.TempDir(), "state.db")}
 	var err error
-	if l.book, err = state.Open(state.Options{URL: "sqlite://" + l.path, Logger: slog.New(slog.NewJSONHandler(io.Discard, nil))}); err != nil {
+	if l.book, err = state.Open(state.Options{URL: "sqlite://" + l.path, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.book.Close() })

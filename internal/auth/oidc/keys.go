@@ -84,7 +84,7 @@ func (k *keys) run(ctx context.Context) {
 		} else {
 			pause, failed = failed, min(2*failed, retryLast)
 		}
-		timer.Reset(pause*3/4 + rand.N(pause/4+1)) //nolint:gosec // It only spreads load.
+		timer.Reset(pause*3/4 + rand.N(pause/4+1))
 	}
 }
 

@@ -70,7 +70,7 @@ func (b *breaker) leave(now time.Time, r result, failure string) (opened, closed
 			return false, false // One that was asked before it opened.
 		}
 		b.pause = min(max(2*b.pause, breakFirst), breakLast)
-		b.until = now.Add(b.pause*3/4 + rand.N(b.pause/4+1)) //nolint:gosec // It only spreads load.
+		b.until = now.Add(b.pause*3/4 + rand.N(b.pause/4+1))
 		return !wasOpen, false
 	}
 	return false, false

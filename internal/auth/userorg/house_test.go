@@ -1,8 +1,0 @@
-package userorg_test
-
-import (
-	"io"
-	"log/slog"
-)
-
-func quiet() *slog.Logger { return slog.New(slog.NewJSONHandler(io.Discard, nil)) }
