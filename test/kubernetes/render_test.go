@@ -37,7 +37,7 @@ var installations = []values{
 		name: "TLS", namespace: "router", sets: slices.Concat(tlsFiles, []string{"ingress.enabled=true", "tests.keySecret.name=key", "tests.keySecret.key=key", "tests.tlsSecret=client"}),
 		external: []string{"Secret router/key", "Secret router/client"},
 	},
-	{name: "TLS with certificates of clients", namespace: "router", sets: append(tlsFiles[:len(tlsFiles):len(tlsFiles)],
+	{name: "TLS with certificates of clients", namespace: "router", sets: append(slices.Clip(tlsFiles),
 		"config.listen.tls.client_ca=/run/secrets/api-router/ca.crt", "secrets[2].file=ca.crt", "secrets[2].secret=clients", "secrets[2].key=ca.crt")},
 	{name: "all options off", namespace: "router", sets: []string{
 		"disruptionBudget.enabled=false", "seed.enabled=false", "replicas=1", "networkPolicy.enabled=false", "monitoring.dashboards.enabled=false",
