@@ -131,7 +131,7 @@ func telemetrySection() report.Section {
 	closed, open := telemetryName(closedName(cpuConnections)), telemetryName(openName(judgedRate))
 	return report.Section{
 		Title: "Telemetry",
-		Note: "The router without telemetry, with every tenth request traced to a collector that answers, and the same with a collector that accepts and never answers. " +
+		Note: "The router without telemetry, with every tenth request traced to a collector that answers, and with traces, metrics and log lines for a collector that accepts and never answers. " +
 			"Metrics are on in all three.",
 		Rows: []report.Row{
 			{Label: fmt.Sprintf("**%d connections**: requests/s", cpuConnections), Metric: metric(closed, figRate)},

@@ -26,10 +26,11 @@ const (
 	Unread = "silent collector"
 )
 
-// Variants are the router without telemetry, with a collector that answers, and with one that accepts and never does. Every tenth request
-// is traced, and what is collected leaves often: within seconds, a silent collector has all that waits for it waiting.
+// Variants are the router without telemetry; with every tenth request traced to a collector that answers, which is what tracing itself
+// costs; and with all three signals for a collector that accepts and never answers. What is collected leaves often: within seconds, a
+// silent collector has all that waits for it waiting.
 func Variants(router *Subject) []*Subject {
-	variant := func(name string, collector func(Site) string) *Subject {
+	variant := func(name string, collector func(Site) string, more ...string) *Subject {
 		v := *router
 		v.Name = name
 		v.extra = func(s Site) []string {
@@ -37,17 +38,17 @@ func Variants(router *Subject) []*Subject {
 			if address == "" {
 				return nil
 			}
-			return []string{
+			return append([]string{
 				"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + address, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
 				"OTEL_TRACES_SAMPLER=parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG=0.1",
 				"OTEL_BSP_SCHEDULE_DELAY=200", "OTEL_BLRP_SCHEDULE_DELAY=200", "OTEL_METRIC_EXPORT_INTERVAL=1000",
-			}
+			}, more...)
 		}
 		return &v
 	}
 	return []*Subject{
 		variant(Off, func(Site) string { return "" }),
-		variant(Traced, func(s Site) string { return s.Collector }),
+		variant(Traced, func(s Site) string { return s.Collector }, "OTEL_METRICS_EXPORTER=none", "OTEL_LOGS_EXPORTER=none"),
 		variant(Unread, func(s Site) string { return s.Silent }),
 	}
 }
