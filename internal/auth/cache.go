@@ -22,14 +22,16 @@ type CacheOptions struct {
 	StaleIfError time.Duration
 	// Timeout bounds one question, whoever waits for it. 0: five seconds.
 	Timeout time.Duration
-	// Size bounds how many credentials are remembered, accepted and refused ones together; the one that was not used for longest is
-	// forgotten first. 0: 65,536, which take about 20 MiB.
+	// Size bounds how many credentials are remembered, accepted and refused ones together. Refused ones are forgotten first, because anybody
+	// can send them, and of each kind the one that was not used for longest. 0: 65,536, which take about 20 MiB.
 	Size int
 }
 
 const (
 	defaultCacheSize = 1 << 16
 	defaultAsking    = 5 * time.Second
+	// maxQuestions is how many credentials are asked about at once: each takes some memory, whether or not who sent it still waits.
+	maxQuestions = 1 << 12
 	// spared is how long nobody is asked again about a credential that can go on as it is, after a question that found no answer.
 	spared = time.Second
 )
@@ -49,10 +51,11 @@ type cache struct {
 	CacheOptions
 	validator Validator
 
-	mu     sync.Mutex
-	known  map[Digest]*list.Element // of *verdict
-	recent list.List                // the latest used first
-	asking map[Digest]*question
+	mu       sync.Mutex
+	known    map[Digest]*list.Element // of *verdict, in one of the two lists, where the latest used is first
+	accepted list.List
+	refused  list.List
+	asking   map[Digest]*question
 }
 
 // verdict is what was last said about a credential.
@@ -82,6 +85,10 @@ func (c *cache) Validate(ctx context.Context, credential string) (Principal, err
 		return p, err
 	}
 	q, ok := c.asking[digest]
+	if !ok && len(c.asking) >= maxQuestions {
+		defer c.mu.Unlock()
+		return c.learn(digest, Principal{}, errTooMany, now)
+	}
 	if !ok {
 		q = &question{done: make(chan struct{})}
 		c.asking[digest] = q
@@ -123,7 +130,7 @@ func (c *cache) look(digest Digest, now time.Time) (known *verdict, again bool) 
 		}
 		again = !now.Before(known.spared)
 	}
-	c.recent.MoveToFront(element)
+	c.kind(known).MoveToFront(element)
 	return known, again
 }
 
@@ -154,7 +161,10 @@ func (c *cache) ask(q *question, digest Digest, credential string) {
 	p, err = c.validator.Validate(ctx, credential)
 }
 
-var errPanicked = errors.New("the validator failed: this is a bug")
+var (
+	errPanicked = errors.New("the validator failed: this is a bug")
+	errTooMany  = errors.New("too many credentials are being asked about")
+)
 
 // learn takes the answer to a question, and says what it means for those who wait.
 func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Principal, error) {
@@ -180,8 +190,7 @@ func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Pri
 			known.spared = now.Add(spared)
 			return known.principal, nil
 		}
-		c.recent.Remove(element)
-		delete(c.known, digest)
+		c.forget(element)
 	}
 	if _, ok := errors.AsType[*fault.Error](err); !ok {
 		err = unavailable("whose key this is cannot be told now, because who knows it does not answer; retry in a moment").WithCause(err)
@@ -189,16 +198,32 @@ func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Pri
 	return Principal{}, err
 }
 
-// keep remembers a verdict, in the place of an earlier one or of the one that was not used for longest.
+// keep remembers a verdict, in the place of an earlier one, or of what is forgotten first.
 func (c *cache) keep(v verdict) {
 	if element, ok := c.known[v.digest]; ok {
-		*element.Value.(*verdict) = v //nolint:forcetypeassert // The list holds nothing else.
-		c.recent.MoveToFront(element)
-		return
+		c.forget(element)
 	}
 	for len(c.known) >= c.Size {
-		last := c.recent.Back()
-		delete(c.known, c.recent.Remove(last).(*verdict).digest) //nolint:forcetypeassert // The list holds nothing else.
+		last := c.refused.Back()
+		if last == nil {
+			last = c.accepted.Back()
+		}
+		c.forget(last)
 	}
-	c.known[v.digest] = c.recent.PushFront(&v)
+	c.known[v.digest] = c.kind(&v).PushFront(&v)
+}
+
+// kind is the list that a verdict belongs to.
+func (c *cache) kind(v *verdict) *list.List {
+	if v.refusal != nil {
+		return &c.refused
+	}
+	return &c.accepted
+}
+
+// forget forgets a verdict.
+func (c *cache) forget(element *list.Element) {
+	v := element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
+	delete(c.known, v.digest)
+	c.kind(v).Remove(element)
 }

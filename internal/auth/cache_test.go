@@ -212,6 +212,53 @@ func TestACacheNeverExceedsItsSize(t *testing.T) {
 	})
 }
 
+func TestAFloodOfWrongCredentialsForgetsNoRightOne(t *testing.T) {
+	r := &remote{answer: accepts}
+	c := auth.Cached(r, cacheOptions)
+	for i := range cacheOptions.Size / 2 {
+		_, _ = asks(t, c, fmt.Sprintf("right-%d", i))
+	}
+	r.set(0, refuses(fault.InvalidAPIKey))
+	for i := range 5 * cacheOptions.Size {
+		if _, got := asks(t, c, fmt.Sprintf("wrong-%d", i)); got != fault.InvalidAPIKey {
+			t.Fatalf("a wrong credential: %q", got)
+		}
+	}
+	r.set(0, fails)
+	for i := range cacheOptions.Size / 2 {
+		if p, got := asks(t, c, fmt.Sprintf("right-%d", i)); got != "" {
+			t.Fatalf("right-%d was forgotten: %v, %q", i, p, got)
+		}
+	}
+	if n := auth.Remembered(c); n > cacheOptions.Size {
+		t.Errorf("%d are remembered, and %d may be", n, cacheOptions.Size)
+	}
+}
+
+// TestQuestionsAreBounded sends more credentials than may be asked about at once, whose senders have left.
+func TestQuestionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &remote{takes: time.Second, answer: accepts}
+		c := auth.Cached(r, cacheOptions)
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for i := range 10_000 {
+			_, _ = c.Validate(left, fmt.Sprintf("flood-%d", i))
+		}
+		if _, got := asks(t, c, "one-more"); got != fault.IdentityUnavailable {
+			t.Errorf("beyond the bound: %q, want %q", got, fault.IdentityUnavailable)
+		}
+		synctest.Wait()
+		if n := r.asked.Load(); n > 1<<12 {
+			t.Errorf("%d were asked about at once", n)
+		}
+		time.Sleep(2 * time.Second)
+		if p, got := asks(t, c, "one-more"); got != "" || p.KeyID != "one-more" {
+			t.Errorf("after the flood: %v, %q", p, got)
+		}
+	})
+}
+
 func BenchmarkCachedHit(b *testing.B) {
 	c := auth.Cached(&remote{answer: accepts}, cacheOptions)
 	b.ReportAllocs()
