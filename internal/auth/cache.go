@@ -25,6 +25,8 @@ type CacheOptions struct {
 	// Size bounds how many credentials are remembered, accepted and refused ones together. Refused ones are forgotten first, because anybody
 	// can send them, and of each kind the one that was not used for longest. 0: 65,536, which take about 20 MiB.
 	Size int
+	// Pass names credentials that the validator answers without asking anybody: they go straight to it, and nothing is remembered of them. Nil: none.
+	Pass func(credential string) bool
 }
 
 const (
@@ -32,6 +34,9 @@ const (
 	defaultAsking    = 5 * time.Second
 	// maxQuestions is how many credentials are asked about at once: each takes some memory, whether or not who sent it still waits.
 	maxQuestions = 1 << 12
+	// maxStrangers is how many credentials that were not accepted before may be before the validator at once. Anybody can send those: however many
+	// come, there is room to ask whether a known one still holds.
+	maxStrangers = 48
 	// spared is how long nobody is asked again about a credential that can go on as it is, after a question that found no answer.
 	spared = time.Second
 )
@@ -44,12 +49,15 @@ const (
 func Cached(v Validator, opts CacheOptions) Validator {
 	opts.Size = cmp.Or(opts.Size, defaultCacheSize)
 	opts.Timeout = cmp.Or(opts.Timeout, defaultAsking)
-	return &cache{CacheOptions: opts, validator: v, known: map[Digest]*list.Element{}, asking: map[Digest]*question{}}
+	return &cache{
+		CacheOptions: opts, validator: v, known: map[Digest]*list.Element{}, asking: map[Digest]*question{}, strangers: make(chan struct{}, maxStrangers),
+	}
 }
 
 type cache struct {
 	CacheOptions
 	validator Validator
+	strangers chan struct{}
 
 	mu       sync.Mutex
 	known    map[Digest]*list.Element // of *verdict, in one of the two lists, where the latest used is first
@@ -76,6 +84,9 @@ type question struct {
 
 // Validate implements Validator.
 func (c *cache) Validate(ctx context.Context, credential string) (Principal, error) {
+	if c.Pass != nil && c.Pass(credential) {
+		return c.validator.Validate(ctx, credential)
+	}
 	digest, now := Fingerprint(credential), time.Now()
 	c.mu.Lock()
 	known, again := c.look(digest, now)
@@ -85,14 +96,15 @@ func (c *cache) Validate(ctx context.Context, credential string) (Principal, err
 		return p, err
 	}
 	q, ok := c.asking[digest]
-	if !ok && len(c.asking) >= maxQuestions {
+	stranger := c.stranger(digest)
+	if !ok && stranger && len(c.asking) >= maxQuestions {
 		defer c.mu.Unlock()
 		return c.learn(digest, Principal{}, errTooMany, now)
 	}
 	if !ok {
 		q = &question{done: make(chan struct{})}
 		c.asking[digest] = q
-		go c.ask(q, digest, credential) //nolint:gosec // It belongs to all who wait, and not to who came first.
+		go c.ask(q, digest, credential, stranger) //nolint:gosec // It belongs to all who wait, and not to who came first.
 	}
 	if known != nil {
 		p := known.principal
@@ -123,7 +135,7 @@ func (c *cache) look(digest Digest, now time.Time) (known *verdict, again bool) 
 	if !ok {
 		return nil, false
 	}
-	known = element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
+	known = element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
 	if !now.Before(known.until) {
 		if known.spared.IsZero() || !c.stale(known, now) {
 			return nil, false
@@ -139,12 +151,18 @@ func (c *cache) stale(known *verdict, now time.Time) bool {
 	return known.refusal == nil && now.Before(known.until.Add(c.StaleIfError)) && !known.principal.ended(now)
 }
 
+// stranger reports whether a credential is none that was accepted when it was last judged.
+func (c *cache) stranger(digest Digest) bool {
+	element, ok := c.known[digest]
+	return !ok || element.Value.(*verdict).refusal != nil //nolint:forcetypeassert // The lists hold nothing else.
+}
+
 func (p *Principal) ended(now time.Time) bool {
 	return !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt)
 }
 
 // ask asks the validator and tells those who wait. A panic of the validator is an answer that is none.
-func (c *cache) ask(q *question, digest Digest, credential string) {
+func (c *cache) ask(q *question, digest Digest, credential string, stranger bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
 	p, err := Principal{}, errPanicked
@@ -158,6 +176,15 @@ func (c *cache) ask(q *question, digest Digest, credential string) {
 		c.mu.Unlock()
 		close(q.done)
 	}()
+	if stranger {
+		select {
+		case c.strangers <- struct{}{}:
+			defer func() { <-c.strangers }()
+		case <-ctx.Done():
+			err = errTooMany
+			return
+		}
+	}
 	p, err = c.validator.Validate(ctx, credential)
 }
 
@@ -185,7 +212,7 @@ func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Pri
 		return Principal{}, err
 	}
 	if element, ok := c.known[digest]; ok {
-		known := element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
+		known := element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
 		if c.stale(known, now) {
 			known.spared = now.Add(spared)
 			return known.principal, nil
