@@ -34,6 +34,13 @@ func (a *App) identity(ledger auth.Ledger, registry prometheus.Registerer, hints
 	if err := a.wireUserOrg(registry, made); err != nil {
 		return nil, err
 	}
+	if a.keys != nil { // An organization that is switched off is so for all of its callers.
+		for name, v := range made {
+			if name != ValidatorState {
+				made[name] = a.keys.Guard(v)
+			}
+		}
+	}
 	names := c.Order
 	if len(names) == 0 {
 		names = slices.DeleteFunc(slices.Clone(validators), func(name string) bool { return made[name] == nil })

@@ -55,6 +55,7 @@ func (a *App) wireUserOrg(registry prometheus.Registerer, made map[string]auth.V
 	a.metrics.remotes.add("user_org_service", func() bool { return a.userOrg.Status().Failure == "" })
 	made[ValidatorUserOrg] = auth.Cached(a.userOrg, auth.CacheOptions{
 		TTL: c.Cache.TTL, NegativeTTL: c.Cache.NegativeTTL, StaleIfError: c.Cache.StaleIfError, Timeout: c.UserOrg.Timeout + askingMargin,
+		Pass: options.Skip,
 	})
 	return nil
 }

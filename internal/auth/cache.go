@@ -22,14 +22,21 @@ type CacheOptions struct {
 	StaleIfError time.Duration
 	// Timeout bounds one question, whoever waits for it. 0: five seconds.
 	Timeout time.Duration
-	// Size bounds how many credentials are remembered, accepted and refused ones together; the one that was not used for longest is
-	// forgotten first. 0: 65,536, which take about 20 MiB.
+	// Size bounds how many credentials are remembered, accepted and refused ones together. Refused ones are forgotten first, because anybody
+	// can send them, and of each kind the one that was not used for longest. 0: 65,536, which take about 20 MiB.
 	Size int
+	// Pass names credentials that the validator answers without asking anybody: they go straight to it, and nothing is remembered of them. Nil: none.
+	Pass func(credential string) bool
 }
 
 const (
 	defaultCacheSize = 1 << 16
 	defaultAsking    = 5 * time.Second
+	// maxQuestions is how many credentials are asked about at once: each takes some memory, whether or not who sent it still waits.
+	maxQuestions = 1 << 12
+	// maxStrangers is how many credentials that were not accepted before may be before the validator at once. Anybody can send those: however many
+	// come, there is room to ask whether a known one still holds.
+	maxStrangers = 48
 	// spared is how long nobody is asked again about a credential that can go on as it is, after a question that found no answer.
 	spared = time.Second
 )
@@ -42,17 +49,21 @@ const (
 func Cached(v Validator, opts CacheOptions) Validator {
 	opts.Size = cmp.Or(opts.Size, defaultCacheSize)
 	opts.Timeout = cmp.Or(opts.Timeout, defaultAsking)
-	return &cache{CacheOptions: opts, validator: v, known: map[Digest]*list.Element{}, asking: map[Digest]*question{}}
+	return &cache{
+		CacheOptions: opts, validator: v, known: map[Digest]*list.Element{}, asking: map[Digest]*question{}, strangers: make(chan struct{}, maxStrangers),
+	}
 }
 
 type cache struct {
 	CacheOptions
 	validator Validator
+	strangers chan struct{}
 
-	mu     sync.Mutex
-	known  map[Digest]*list.Element // of *verdict
-	recent list.List                // the latest used first
-	asking map[Digest]*question
+	mu       sync.Mutex
+	known    map[Digest]*list.Element // of *verdict, in one of the two lists, where the latest used is first
+	accepted list.List
+	refused  list.List
+	asking   map[Digest]*question
 }
 
 // verdict is what was last said about a credential.
@@ -73,6 +84,9 @@ type question struct {
 
 // Validate implements Validator.
 func (c *cache) Validate(ctx context.Context, credential string) (Principal, error) {
+	if c.Pass != nil && c.Pass(credential) {
+		return c.validator.Validate(ctx, credential)
+	}
 	digest, now := Fingerprint(credential), time.Now()
 	c.mu.Lock()
 	known, again := c.look(digest, now)
@@ -82,10 +96,15 @@ func (c *cache) Validate(ctx context.Context, credential string) (Principal, err
 		return p, err
 	}
 	q, ok := c.asking[digest]
+	stranger := c.stranger(digest)
+	if !ok && stranger && len(c.asking) >= maxQuestions {
+		defer c.mu.Unlock()
+		return c.learn(digest, Principal{}, errTooMany, now)
+	}
 	if !ok {
 		q = &question{done: make(chan struct{})}
 		c.asking[digest] = q
-		go c.ask(q, digest, credential) //nolint:gosec // It belongs to all who wait, and not to who came first.
+		go c.ask(q, digest, credential, stranger) //nolint:gosec // It belongs to all who wait, and not to who came first.
 	}
 	if known != nil {
 		p := known.principal
@@ -116,14 +135,14 @@ func (c *cache) look(digest Digest, now time.Time) (known *verdict, again bool) 
 	if !ok {
 		return nil, false
 	}
-	known = element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
+	known = element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
 	if !now.Before(known.until) {
 		if known.spared.IsZero() || !c.stale(known, now) {
 			return nil, false
 		}
 		again = !now.Before(known.spared)
 	}
-	c.recent.MoveToFront(element)
+	c.kind(known).MoveToFront(element)
 	return known, again
 }
 
@@ -132,12 +151,18 @@ func (c *cache) stale(known *verdict, now time.Time) bool {
 	return known.refusal == nil && now.Before(known.until.Add(c.StaleIfError)) && !known.principal.ended(now)
 }
 
+// stranger reports whether a credential is none that was accepted when it was last judged.
+func (c *cache) stranger(digest Digest) bool {
+	element, ok := c.known[digest]
+	return !ok || element.Value.(*verdict).refusal != nil //nolint:forcetypeassert // The lists hold nothing else.
+}
+
 func (p *Principal) ended(now time.Time) bool {
 	return !p.ExpiresAt.IsZero() && !now.Before(p.ExpiresAt)
 }
 
 // ask asks the validator and tells those who wait. A panic of the validator is an answer that is none.
-func (c *cache) ask(q *question, digest Digest, credential string) {
+func (c *cache) ask(q *question, digest Digest, credential string, stranger bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
 	p, err := Principal{}, errPanicked
@@ -151,10 +176,22 @@ func (c *cache) ask(q *question, digest Digest, credential string) {
 		c.mu.Unlock()
 		close(q.done)
 	}()
+	if stranger {
+		select {
+		case c.strangers <- struct{}{}:
+			defer func() { <-c.strangers }()
+		case <-ctx.Done():
+			err = errTooMany
+			return
+		}
+	}
 	p, err = c.validator.Validate(ctx, credential)
 }
 
-var errPanicked = errors.New("the validator failed: this is a bug")
+var (
+	errPanicked = errors.New("the validator failed: this is a bug")
+	errTooMany  = errors.New("too many credentials are being asked about")
+)
 
 // learn takes the answer to a question, and says what it means for those who wait.
 func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Principal, error) {
@@ -175,13 +212,12 @@ func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Pri
 		return Principal{}, err
 	}
 	if element, ok := c.known[digest]; ok {
-		known := element.Value.(*verdict) //nolint:forcetypeassert // The list holds nothing else.
+		known := element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
 		if c.stale(known, now) {
 			known.spared = now.Add(spared)
 			return known.principal, nil
 		}
-		c.recent.Remove(element)
-		delete(c.known, digest)
+		c.forget(element)
 	}
 	if _, ok := errors.AsType[*fault.Error](err); !ok {
 		err = unavailable("whose key this is cannot be told now, because who knows it does not answer; retry in a moment").WithCause(err)
@@ -189,16 +225,32 @@ func (c *cache) learn(digest Digest, p Principal, err error, now time.Time) (Pri
 	return Principal{}, err
 }
 
-// keep remembers a verdict, in the place of an earlier one or of the one that was not used for longest.
+// keep remembers a verdict, in the place of an earlier one, or of what is forgotten first.
 func (c *cache) keep(v verdict) {
 	if element, ok := c.known[v.digest]; ok {
-		*element.Value.(*verdict) = v //nolint:forcetypeassert // The list holds nothing else.
-		c.recent.MoveToFront(element)
-		return
+		c.forget(element)
 	}
 	for len(c.known) >= c.Size {
-		last := c.recent.Back()
-		delete(c.known, c.recent.Remove(last).(*verdict).digest) //nolint:forcetypeassert // The list holds nothing else.
+		last := c.refused.Back()
+		if last == nil {
+			last = c.accepted.Back()
+		}
+		c.forget(last)
 	}
-	c.known[v.digest] = c.recent.PushFront(&v)
+	c.known[v.digest] = c.kind(&v).PushFront(&v)
+}
+
+// kind is the list that a verdict belongs to.
+func (c *cache) kind(v *verdict) *list.List {
+	if v.refusal != nil {
+		return &c.refused
+	}
+	return &c.accepted
+}
+
+// forget forgets a verdict.
+func (c *cache) forget(element *list.Element) {
+	v := element.Value.(*verdict) //nolint:forcetypeassert // The lists hold nothing else.
+	delete(c.known, v.digest)
+	c.kind(v).Remove(element)
 }

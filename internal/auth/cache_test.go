@@ -212,6 +212,114 @@ func TestACacheNeverExceedsItsSize(t *testing.T) {
 	})
 }
 
+func TestAFloodOfWrongCredentialsForgetsNoRightOne(t *testing.T) {
+	r := &remote{answer: accepts}
+	c := auth.Cached(r, cacheOptions)
+	for i := range cacheOptions.Size / 2 {
+		_, _ = asks(t, c, fmt.Sprintf("right-%d", i))
+	}
+	r.set(0, refuses(fault.InvalidAPIKey))
+	for i := range 5 * cacheOptions.Size {
+		if _, got := asks(t, c, fmt.Sprintf("wrong-%d", i)); got != fault.InvalidAPIKey {
+			t.Fatalf("a wrong credential: %q", got)
+		}
+	}
+	r.set(0, fails)
+	for i := range cacheOptions.Size / 2 {
+		if p, got := asks(t, c, fmt.Sprintf("right-%d", i)); got != "" {
+			t.Fatalf("right-%d was forgotten: %v, %q", i, p, got)
+		}
+	}
+	if n := auth.Remembered(c); n > cacheOptions.Size {
+		t.Errorf("%d are remembered, and %d may be", n, cacheOptions.Size)
+	}
+}
+
+// TestQuestionsAreBounded sends more credentials than may be asked about at once, whose senders have left.
+func TestQuestionsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &remote{takes: time.Second, answer: accepts}
+		c := auth.Cached(r, cacheOptions)
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for i := range 10_000 {
+			_, _ = c.Validate(left, fmt.Sprintf("flood-%d", i))
+		}
+		if _, got := asks(t, c, "one-more"); got != fault.IdentityUnavailable {
+			t.Errorf("beyond the bound: %q, want %q", got, fault.IdentityUnavailable)
+		}
+		synctest.Wait()
+		if n := r.asked.Load(); n > 1<<12 {
+			t.Errorf("%d were asked about, and at most %d may be at once", n, 1<<12)
+		}
+		time.Sleep(2 * time.Second)
+		if p, got := asks(t, c, "one-more"); got != "" || p.KeyID != "one-more" {
+			t.Errorf("after the flood: %v, %q", p, got)
+		}
+	})
+}
+
+// TestAFloodKeepsNoRevocationFromBeingLearned has a validator with room for 64 at once, as the one of a user-org-service, and slow strangers in it.
+func TestAFloodKeepsNoRevocationFromBeingLearned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &remote{answer: accepts}
+		room := make(chan struct{}, 64)
+		c := auth.Cached(validatorFunc(func(ctx context.Context, credential string) (auth.Principal, error) {
+			select {
+			case room <- struct{}{}:
+				defer func() { <-room }()
+				return r.Validate(ctx, credential)
+			case <-ctx.Done():
+				return auth.Principal{}, ctx.Err()
+			}
+		}), cacheOptions)
+		if _, got := asks(t, c, "mine"); got != "" {
+			t.Fatalf("before: %q", got)
+		}
+		time.Sleep(cacheOptions.TTL)
+		r.set(cacheOptions.Timeout-time.Millisecond, refuses(fault.RevokedAPIKey))
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for i := range 1000 {
+			_, _ = c.Validate(left, fmt.Sprintf("flood-%d", i))
+		}
+		synctest.Wait()
+		if _, got := asks(t, c, "mine"); got != fault.RevokedAPIKey {
+			t.Errorf("a revoked key in a flood: %q, want %q", got, fault.RevokedAPIKey)
+		}
+		time.Sleep(2 * cacheOptions.Timeout)
+	})
+}
+
+func TestWhatNobodyIsAskedAboutWaitsForNoFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := cacheOptions
+		o.Pass = func(credential string) bool { return credential == "eyJ" }
+		c := auth.Cached(validatorFunc(func(ctx context.Context, credential string) (auth.Principal, error) {
+			if credential != "eyJ" {
+				<-ctx.Done()
+			}
+			return auth.Principal{}, fault.New(fault.InvalidAPIKey, "no")
+		}), o)
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		for i := range 5000 {
+			_, _ = c.Validate(left, fmt.Sprintf("flood-%d", i))
+		}
+		began := time.Now()
+		if _, got := asks(t, c, "eyJ"); got != fault.InvalidAPIKey || time.Since(began) > 0 || auth.Remembered(c) != 0 {
+			t.Errorf("%q after %s, with %d remembered", got, time.Since(began), auth.Remembered(c))
+		}
+		time.Sleep(2 * cacheOptions.Timeout)
+	})
+}
+
+type validatorFunc func(context.Context, string) (auth.Principal, error)
+
+func (f validatorFunc) Validate(ctx context.Context, credential string) (auth.Principal, error) {
+	return f(ctx, credential)
+}
+
 func BenchmarkCachedHit(b *testing.B) {
 	c := auth.Cached(&remote{answer: accepts}, cacheOptions)
 	b.ReportAllocs()

@@ -11,7 +11,7 @@ func Remembered(v Validator) int {
 	c := v.(*cache)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.known) != c.recent.Len() {
+	if len(c.known) != c.accepted.Len()+c.refused.Len() {
 		return -1 << 30
 	}
 	return len(c.known)

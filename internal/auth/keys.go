@@ -111,7 +111,7 @@ func (k *Keys) judge(t *table, e *entry, g *grant, id string, now time.Time) (Pr
 	organization := g.organization
 	switch organization.state.Load() {
 	case ownerDisabled:
-		return Principal{}, fault.New(fault.OrganizationDisabled, "the organization of this API key is switched off; ask the operator")
+		return Principal{}, switchedOff()
 	case ownerUnknown:
 		return Principal{}, unavailable("the keys are still being loaded; retry in a moment")
 	}
@@ -141,6 +141,28 @@ func (k *Keys) unknown(credential string, well bool) error {
 		return undecided{e} // It does not look like one of these, and of other forms there were none.
 	}
 	return e
+}
+
+func switchedOff() error {
+	return fault.New(fault.OrganizationDisabled, "the organization of this API key is switched off; ask the operator")
+}
+
+// Guard holds what another validator accepts to the organizations of the ledger: one that is switched off there is refused whoever vouches for
+// its callers. One that the ledger does not know is none of its business, nor is any before the ledger was heard.
+func (k *Keys) Guard(v Validator) Validator { return guard{k, v} }
+
+type guard struct {
+	keys *Keys
+	Validator
+}
+
+// Validate implements Validator.
+func (g guard) Validate(ctx context.Context, credential string) (Principal, error) {
+	p, err := g.Validator.Validate(ctx, credential)
+	if err == nil && g.keys.table.Load().disabled(p.Organization) {
+		return Principal{}, switchedOff()
+	}
+	return p, err
 }
 
 func unavailable(message string) *fault.Error {

@@ -39,7 +39,8 @@ type table struct {
 	count  atomic.Int64
 
 	mu     sync.RWMutex
-	prints map[Digest]keyID // of imported fingerprints
+	prints map[Digest]keyID  // of imported fingerprints
+	owners map[string]*owner // which the writer alone may look into without the lock
 	// imported is the length of prints, to be asked without the lock.
 	imported atomic.Int64
 
@@ -49,7 +50,6 @@ type table struct {
 	// What only the writer touches.
 	free       []uint32
 	generation uint16
-	owners     map[string]*owner
 	grants     map[string]*grant
 	text       []byte // memory for looking into grants
 }
@@ -133,9 +133,19 @@ func (t *table) owner(id string) *owner {
 	o, ok := t.owners[id]
 	if !ok {
 		o = &owner{id: id}
+		t.mu.Lock()
 		t.owners[id] = o
+		t.mu.Unlock()
 	}
 	return o
+}
+
+// disabled reports whether an organization is known and switched off.
+func (t *table) disabled(id string) bool {
+	t.mu.RLock()
+	o, ok := t.owners[id]
+	t.mu.RUnlock()
+	return ok && o.state.Load() == ownerDisabled
 }
 
 // organize takes an organization as it stands now.

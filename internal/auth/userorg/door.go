@@ -50,16 +50,17 @@ type DoorOptions struct {
 // Door is the service itself, as this router offers it to others: an http.Handler for Path.
 //
 // A question without a right token is answered 401 and says nothing about the key. Every judgment of a key is status 200 with all the fields
-// that there are; what cannot be told is an error, 503. Who sends many wrong tokens, or asks about many wrong keys, is answered 429 on those.
+// that there are; what cannot be told is an error, 503. Who sends many wrong tokens is answered 429 on those. A judgment is never withheld: who
+// asked would go on with what it knew, and a flood of wrong keys would keep a revoked one alive.
 type Door struct {
 	DoorOptions
-	tokens, keys *auth.Guesses
-	judged       *prometheus.CounterVec
+	tokens *auth.Guesses
+	judged *prometheus.CounterVec
 }
 
 // NewDoor returns a Door.
 func NewDoor(opts DoorOptions) *Door {
-	return &Door{DoorOptions: opts, tokens: auth.NewGuesses(), keys: auth.NewGuesses(), judged: promauto.With(opts.Metrics).NewCounterVec(prometheus.CounterOpts{
+	return &Door{DoorOptions: opts, tokens: auth.NewGuesses(), judged: promauto.With(opts.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "api_router_auth_validations_total",
 		Help: "Questions of other routers that this one has answered: valid, refused (status 200, not valid), unavailable (it cannot tell), rejected (a bad question or token).",
 	}, []string{"result"})}
@@ -142,9 +143,6 @@ func (d *Door) serve(r *http.Request) (asker string, a answer, err error) {
 	case fault.OrganizationDisabled:
 		status = statusDisabled
 	default:
-		return asker, a, err
-	}
-	if err := d.keys.Wrong(from, err); fault.CodeOf(err) == fault.RateLimitExceeded {
 		return asker, a, err
 	}
 	return asker, answer{Valid: new(false), Scopes: []string{}, Status: status, Message: fault.From(err).Message, Restrictions: &terms{}}, nil

@@ -141,19 +141,37 @@ func TestTheDoorRefusesBadQuestions(t *testing.T) {
 	}
 }
 
-func TestGuessesAtTheDoorAreSlowedDownAndRightKeysAreNot(t *testing.T) {
+func TestAFloodOfWrongKeysWithholdsNoJudgment(t *testing.T) {
+	url := door(t, fixed{
+		principal: auth.Principal{Organization: "acme", KeyID: "K1"}, errors: map[string]error{"revoked": fault.New(fault.RevokedAPIKey, "gone")},
+	})
+	const token = "the-token-of-the-other"
+	for i := range 150 {
+		if status, _, body := ask(t, http.MethodPost, url, token, fmt.Sprintf(`{"apiKeySecret":"guess-%d"}`, i)); status != http.StatusOK {
+			t.Fatalf("wrong key %d: %d %s", i, status, body)
+		}
+	}
+	for credential, want := range map[string]string{secret: `"valid":true`, "revoked": `"status":"revoked"`} {
+		status, _, body := ask(t, http.MethodPost, url, token, `{"apiKeySecret":"`+credential+`"}`)
+		if status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("after a flood of wrong keys: %d %s, want %s", status, body, want)
+		}
+	}
+}
+
+func TestGuessesOfTokensAtTheDoorAreSlowedDownAndRightOnesAreNot(t *testing.T) {
 	url := door(t, fixed{principal: auth.Principal{Organization: "acme", KeyID: "K1"}})
 	limited := 0
 	for i := range 150 {
-		status, h, _ := ask(t, http.MethodPost, url, "the-token-of-the-other", fmt.Sprintf(`{"apiKeySecret":"guess-%d"}`, i))
+		status, h, _ := ask(t, http.MethodPost, url, fmt.Sprintf("guess-%d", i), `{"apiKeySecret":"`+secret+`"}`)
 		if status == http.StatusTooManyRequests && h.Get("Retry-After") != "" {
 			limited++
 		}
 	}
 	if limited == 0 {
-		t.Error("150 wrong keys were all answered")
+		t.Error("150 wrong tokens were all answered")
 	}
 	if status, _, body := ask(t, http.MethodPost, url, "the-token-of-the-other", `{"apiKeySecret":"`+secret+`"}`); status != http.StatusOK || !strings.Contains(body, `"valid":true`) {
-		t.Errorf("a right key after them: %d %s", status, body)
+		t.Errorf("a right token after them: %d %s", status, body)
 	}
 }

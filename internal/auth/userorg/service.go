@@ -116,6 +116,10 @@ func unavailable(cause error) error {
 // errBusy is the service's word that it was asked too often: it lives, and did not answer.
 var errBusy = errors.New("the user-org-service answered 429: it was asked too often, mostly with keys that it does not know")
 
+// errQuestion is the service's word that it does not understand this question. Whoever sends a credential can make it say so: it tells nothing
+// of the key, and nothing of how the service fares with others.
+var errQuestion = errors.New("the user-org-service does not take this credential as a question")
+
 // learn takes note of how the service fared. A refusal is an answer.
 func (s *Service) learn(ctx context.Context, start time.Time, err error) {
 	now := time.Now()
@@ -127,6 +131,8 @@ func (s *Service) learn(ctx context.Context, start time.Time, err error) {
 		outcome = outcomeRefused
 	case errors.Is(err, errBusy):
 		outcome = outcomeFailed
+	case errors.Is(err, errQuestion): // Bad credentials must not open the breaker: while it is open, no revocation comes through.
+		r, outcome = abandoned, outcomeFailed
 	case errors.Is(ctx.Err(), context.Canceled):
 		r, outcome = abandoned, outcomeAbandoned
 	case err != nil:
@@ -173,6 +179,8 @@ func (s *Service) ask(ctx context.Context, credential string) (auth.Principal, e
 		return auth.Principal{}, fmt.Errorf("the user-org-service answered %d: it does not let this router ask; see identity.user_org_service.token", status)
 	case status == http.StatusNotFound:
 		return auth.Principal{}, fmt.Errorf("the user-org-service answered 404: nothing is there at %s; see identity.user_org_service.url", Path)
+	case status == http.StatusBadRequest || status == http.StatusRequestEntityTooLarge || status == http.StatusUnprocessableEntity:
+		return auth.Principal{}, fmt.Errorf("the user-org-service answered %d: %w", status, errQuestion)
 	case status != http.StatusOK:
 		return auth.Principal{}, fmt.Errorf("the user-org-service answered %d", status)
 	}

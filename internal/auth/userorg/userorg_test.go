@@ -363,3 +363,27 @@ func TestAURLThatIsNoneIsRefusedAndNotRepeated(t *testing.T) {
 		}
 	}
 }
+
+func TestCredentialsThatTheServiceDoesNotTakeKeepItFromNobodyElse(t *testing.T) {
+	url, _ := service(t, func(w http.ResponseWriter, r *http.Request) {
+		content, _ := io.ReadAll(r.Body)
+		switch {
+		case strings.Contains(string(content), "revoked"):
+			says(http.StatusOK, `{"valid":false,"status":"revoked"}`)(w, r)
+		default:
+			says(http.StatusUnprocessableEntity, `{"error":"malformed"}`)(w, r)
+		}
+	})
+	s := client(t, userorg.Options{URL: url})
+	for range 20 {
+		if _, err := s.Validate(t.Context(), "%malformed%"); fault.CodeOf(err) != fault.IdentityUnavailable {
+			t.Fatalf("a credential that the service does not take: %v", err)
+		}
+	}
+	if _, err := s.Validate(t.Context(), "revoked"); fault.CodeOf(err) != fault.RevokedAPIKey {
+		t.Errorf("a revoked key after them: %v, want %s", err, fault.RevokedAPIKey)
+	}
+	if status := s.Status(); status.Open {
+		t.Errorf("the breaker is open: %+v", status)
+	}
+}
