@@ -187,6 +187,41 @@ func TestAnImportIsRefusedWithEveryProblem(t *testing.T) {
 	}
 }
 
+func TestAsManyFingerprintsAsAreAllowedAreImportedAtOnce(t *testing.T) {
+	h := newHouse(t)
+	h.acme("acme")
+	var all adminapi.Import
+	for i := range adminapi.MaxFingerprints {
+		all.Keys = append(all.Keys, adminapi.Fingerprint{SHA256: fmt.Sprintf("%064x", i+1)})
+	}
+	if done, err := h.client(adminapi.RoleAdmin).ImportKeys(t.Context(), "acme", all); err != nil || done.Imported != len(all.Keys) {
+		t.Errorf("%+v, %v", done, err)
+	}
+	all.Keys = append(all.Keys, adminapi.Fingerprint{SHA256: strings.Repeat("ab", 32)})
+	if _, err := h.client(adminapi.RoleAdmin).ImportKeys(t.Context(), "acme", all); err == nil || !strings.Contains(err.Error(), "from 1 to") {
+		t.Errorf("one more: %v", err)
+	}
+}
+
+func TestAProjectThatCannotBeIsTheMistakeOfWhoeverAsks(t *testing.T) {
+	h := newHouse(t)
+	h.acme("acme")
+	for path, body := range map[string]string{
+		"/keys":         `{"project":"a b"}`,
+		"/fingerprints": `{"keys":[{"sha256":"` + strings.Repeat("ab", 32) + `","project":"a b"}]}`,
+	} {
+		got := h.send(adminapi.RoleAdmin, http.MethodPost, adminapi.Prefix+"/organizations/acme"+path, body)
+		if got.StatusCode != http.StatusBadRequest || !strings.Contains(string(got.body), "project: ") {
+			t.Errorf("%s: %d %s", path, got.StatusCode, got.body)
+		}
+	}
+	got := h.send(adminapi.RoleAdmin, http.MethodPost, adminapi.Prefix+"/organizations/acme/fingerprints",
+		`{"keys":[{"sha256":"`+strings.Repeat("ab", 32)+`","expires_at":"2300-01-01T00:00:00Z"}]}`)
+	if got.StatusCode != http.StatusBadRequest || !strings.Contains(string(got.body), "expires_at: ") {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}
+
 func TestWithoutAStateBookOrAPepperItIsSaidWhatToSet(t *testing.T) {
 	without := newHouse(t, func(o *Options) { o.Identities = nil })
 	if got := without.send(adminapi.RoleViewer, http.MethodGet, adminapi.Prefix+"/organizations", ""); got.StatusCode != http.StatusNotFound || !strings.Contains(string(got.body), "state.url") {

@@ -77,6 +77,13 @@ func (p *problems) name(field, name string) {
 	}
 }
 
+// project checks the id of a project that something is for, if it is for one.
+func (p *problems) project(field, id string) {
+	if id != "" && !idForm.MatchString(id) {
+		p.add(field, "an id is 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+	}
+}
+
 func (p *problems) reason(reason string) {
 	if err := checkReason(reason); err != nil {
 		p.add("reason", fmt.Sprintf("it must be one line of printable text, of at most %d bytes", maxReason))
@@ -89,13 +96,13 @@ func (p *problems) zone(name string) {
 	}
 }
 
-func (p *problems) end(at, now time.Time) {
+func (p *problems) end(field string, at, now time.Time) {
 	switch {
 	case at.IsZero():
 	case !at.After(now):
-		p.add("expires_at", "it must be in the future")
+		p.add(field, "it must be in the future")
 	case at.After(lastEnd):
-		p.add("expires_at", "it must be before the year 2200; leave it out for a key without an end")
+		p.add(field, "it must be before the year 2200; leave it out for a key without an end")
 	}
 }
 
@@ -178,8 +185,7 @@ func (p *problems) fingerprint(i int, f *adminapi.Fingerprint, now time.Time) au
 		p.add(prefix+"scopes.signature", "a key of which only the SHA-256 is known cannot sign")
 	}
 	p.name(prefix+"name", f.Name)
-	if !f.ExpiresAt.IsZero() && !f.ExpiresAt.After(now) {
-		p.add(prefix+"expires_at", "it must be in the future")
-	}
+	p.project(prefix+"project", f.Project)
+	p.end(prefix+"expires_at", f.ExpiresAt, now)
 	return k
 }

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"regexp"
 	"time"
@@ -108,7 +109,8 @@ func (a *Admin) createKey(ctx context.Context, book Identities, c *call) (reply,
 		k.ExpiresAt = now.Add(time.Duration(ask.ExpiresIn)).Truncate(time.Second)
 	}
 	p.name("name", ask.Name)
-	p.end(k.ExpiresAt, now)
+	p.project("project", ask.Project)
+	p.end("expires_at", k.ExpiresAt, now)
 	p.reason(ask.Reason)
 	if err := p.err("the key"); err != nil {
 		return reply{}, err
@@ -240,7 +242,7 @@ func (a *Admin) importKeys(ctx context.Context, book Identities, c *call) (reply
 	}
 	var p problems
 	if len(ask.Keys) == 0 || len(ask.Keys) > adminapi.MaxFingerprints {
-		p.add("keys", "there must be from 1 to 10,000")
+		p.add("keys", fmt.Sprintf("there must be from 1 to %d", adminapi.MaxFingerprints))
 		ask.Keys = nil
 	}
 	p.reason(ask.Reason)

@@ -155,8 +155,8 @@ type Fingerprint struct {
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 }
 
-// MaxFingerprints is how many can be imported at once.
-const MaxFingerprints = 10_000
+// MaxFingerprints is how many can be imported at once. A state book takes no more in one transaction, in which nobody else can change a key.
+const MaxFingerprints = 1_000
 
 // Import asks for fingerprints to be kept: all of them or, where one is wrong, none.
 type Import struct {

@@ -41,7 +41,7 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 		return err
 	}
 	options.Bearer = a.operatorTokens()
-	if len(list.settings) == 0 && !options.Open && door == nil && options.Bearer == nil {
+	if !a.config.opensAdmin(opts.OpenAdmin) {
 		a.log.Info("the admin listener stays closed: identity.admin_tokens is empty")
 		return nil
 	}
@@ -62,6 +62,12 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 		DisableGeneralOptionsHandler: true,
 	}}
 	return nil
+}
+
+// opensAdmin says whether anybody may use the admin listener: operators by a token or, of this machine, without one, and other routers.
+// What it lets in here has to be served by wireAdmin, and under listen.admin_tls: one condition for both.
+func (c *Config) opensAdmin(open bool) bool {
+	return open || len(c.Identity.AdminTokens) > 0 || len(c.Identity.ValidationTokens) > 0 || c.judgesOperators()
 }
 
 // beside puts the door for other routers, where there is one, on its path before the admin API.

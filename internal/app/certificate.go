@@ -336,12 +336,12 @@ const (
 )
 
 // wireTLS reads the certificates of the listeners.
-func (a *App) wireTLS(registry prometheus.Registerer) {
+func (a *App) wireTLS(opts Options, registry prometheus.Registerer) {
 	log := a.log.With("component", "tls")
 	if files := a.config.Listen.TLS; files.On() {
 		a.certificates = append(a.certificates, newCertificate(log, listenerPublic, "listen.tls", files))
 	}
-	if files := a.config.Listen.AdminTLS; files.On() && len(a.config.Identity.AdminTokens) > 0 {
+	if files := a.config.Listen.AdminTLS; files.On() && a.config.opensAdmin(opts.OpenAdmin) {
 		a.certificates = append(a.certificates, newCertificate(log, listenerAdmin, "listen.admin_tls", files))
 	}
 	for _, c := range a.certificates {

@@ -17,6 +17,8 @@ import (
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/internal/auth/oidc"
+	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/test/pki"
 )
@@ -298,6 +300,39 @@ func TestTheHealthCheckOfTheImageWorksOverTLS(t *testing.T) {
 	}
 	if text := out.String(); strings.Count(text, "is served by an api-router that is running") != 2 || strings.Count(text, "expired at") != 2 {
 		t.Errorf("got %s", text)
+	}
+}
+
+// Who may come in differs; how the admin listener speaks does not.
+func TestTheAdminListenerSpeaksTLSWhoeverItIsOpenFor(t *testing.T) {
+	authority, dir := pki.New(t, "servers"), t.TempDir()
+	cert, key := authority.Server(t, time.Hour).Write(t, dir)
+	pepper := write(t, "pepper", strings.Repeat("p", 64))
+	for who, open := range map[string]func(*app.Options){
+		"operators with signed tokens": func(o *app.Options) {
+			o.Config.Identity.JWT = []app.TokenIssuer{{Issuer: oidc.Issuer{
+				Issuer: "https://127.0.0.1:1", JWKS: "https://127.0.0.1:1/keys", Audience: "router", Algorithms: []string{"ES256"}, Roles: "roles", Role: map[string]string{"boss": "admin"},
+			}}}
+		},
+		"other routers": func(o *app.Options) {
+			o.Config.State.URL = "sqlite:" + filepath.Join(t.TempDir(), "state.db")
+			o.Config.Identity.Order = []string{app.ValidatorState}
+			o.Config.Identity.Peppers = []policy.SecretRef{reference(t, "file:"+pepper)}
+			o.Config.Identity.ValidationTokens = []policy.SecretRef{reference(t, "file:"+write(t, "validation", token))}
+		},
+		"this machine": func(o *app.Options) { o.OpenAdmin = true },
+	} {
+		t.Run(who, func(t *testing.T) {
+			o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
+			o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{}), "gpt-oss-20b"))
+			o.Config.Identity.AdminTokens = nil
+			o.Config.Listen.AdminTLS = app.ListenTLS{Cert: cert, Key: key}
+			open(&o)
+			p := run(t, o)
+			if _, err := shakes(t, p.AdminAddr(), &tls.Config{RootCAs: authority.Pool}); err != nil {
+				t.Errorf("the admin listener does not speak TLS: %v", err)
+			}
+		})
 	}
 }
 

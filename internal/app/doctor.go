@@ -80,7 +80,7 @@ func (d *doctor) say(verdict, subject, text string) {
 
 // admins tells who can use the admin API.
 func (d *doctor) admins(ctx context.Context, c Config) {
-	if len(c.Identity.AdminTokens) == 0 {
+	if !c.opensAdmin(false) {
 		d.say(verdictOK, "admin", "the admin listener stays closed: identity.admin_tokens is empty")
 		return
 	}

@@ -90,10 +90,15 @@ func (a *App) wireTokens(registry prometheus.Registerer, made map[string]auth.Va
 
 // operatorTokens judges signed tokens of operators; nil where no issuer gives them roles.
 func (a *App) operatorTokens() func(context.Context, string) (string, []string, error) {
-	if !slices.ContainsFunc(a.config.Identity.JWT, func(i TokenIssuer) bool { return i.Roles != "" }) {
+	if !a.config.judgesOperators() {
 		return nil
 	}
 	return a.tokens.Operator
+}
+
+// judgesOperators says whether an issuer of signed tokens gives roles of the admin API.
+func (c *Config) judgesOperators() bool {
+	return slices.ContainsFunc(c.Identity.JWT, func(i TokenIssuer) bool { return i.Roles != "" })
 }
 
 // tokensHealth is the keys of the issuers.

@@ -207,7 +207,7 @@ func (a *App) wire(opts Options) error {
 		Slow:         c.Telemetry.Traces.Slow,
 	})
 	a.metrics.shows(a.gateway.Ready)
-	a.wireTLS(registry)
+	a.wireTLS(opts, registry)
 	a.metrics.remotes.relies(opts.Telemetry)
 	a.server = a.httpServer()
 	if err := a.listen(opts.Hints); err != nil {

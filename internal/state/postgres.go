@@ -21,9 +21,11 @@ import (
 
 const (
 	// lookInterval is how often the book is asked whether it has changed, should a notification be lost: a pooler between may not pass them on.
-	lookInterval = time.Second
+	lookInterval = 500 * time.Millisecond
 	// silence is how long the server may take to answer that. Then it counts as lost.
-	silence = 4 * time.Second
+	silence = 2 * time.Second
+	// pinging is how long a connection that has rested may take to show that it still has another side, where the URL does not say.
+	pinging = time.Second
 	// connecting bounds one attempt to connect to one host, where the URL does not.
 	connecting = 5 * time.Second
 	// leastConns is what one process needs at least: pool_max_conns in the URL may ask for more.
@@ -53,6 +55,9 @@ func newPostgres(o Options) (*postgresEngine, error) {
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "api-router"
+	}
+	if config.PingTimeout == 0 {
+		config.PingTimeout = pinging
 	}
 	config.MaxConns = max(config.MaxConns, leastConns)
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return e.authenticate(c) }

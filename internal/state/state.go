@@ -32,8 +32,8 @@ const (
 	patience = 10 * time.Second
 	// closing bounds Close.
 	closing = 5 * time.Second
-	// The pause before the database is opened again.
-	firstPause, longestPause = 50 * time.Millisecond, 5 * time.Second
+	// The pause before the database is opened again. Who follows the keys pauses, too, and has five seconds from its return on.
+	firstPause, longestPause = 50 * time.Millisecond, 2 * time.Second
 	// opening bounds one attempt to open the database, migrations included.
 	opening = time.Minute
 )

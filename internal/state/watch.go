@@ -14,7 +14,7 @@ import (
 const rest = 20 * time.Millisecond
 
 // Watch is policy.Source's: changes made through this Book show at once, those of other processes
-// within 0.2 s or so in a file, and as soon as the server tells of them, at the latest after 1 s, in PostgreSQL. It fails
+// within 0.2 s or so in a file, and as soon as the server tells of them, at the latest after 0.5 s, in PostgreSQL. It fails
 // while the book cannot be opened.
 func (b *Book) Watch(ctx context.Context, publish func(policy.Snapshot)) error {
 	v := view{origin: "state book " + b.engine.place()}
