@@ -146,7 +146,7 @@ func TestAPodMayTakeAsLongToEndAsTheRouterTakes(t *testing.T) {
 }
 
 func TestTheDefaultsOfTheChartAreTheRouters(t *testing.T) {
-	all := render(t, installations[0])
+	all := render(t, installation("defaults"))
 	// drain_grace and drain_timeout are left out there, and written out in templates/_config.tpl.
 	out, err := command(t, "check", "--settings")
 	if err != nil {
@@ -183,7 +183,7 @@ func TestTheIngressTakesBodiesAsLargeAsTheRouterDoesAndHoldsNothingBack(t *testi
 // The names that the earlier service's deployments know.
 func TestTheDevelopmentValuesHaveTheNamesOfTheEarlierService(t *testing.T) {
 	const name = "api-router-service-development-api-router-service"
-	all := render(t, installations[1])
+	all := render(t, installation("development"))
 	service := get[*corev1.Service](t, all, name)
 	if service.Namespace != "development" || service.Labels["app.kubernetes.io/name"] != "api-router-service" || service.Spec.Ports[0].Port != 8080 {
 		t.Errorf("%v", service)
@@ -198,7 +198,7 @@ func TestTheDevelopmentValuesHaveTheNamesOfTheEarlierService(t *testing.T) {
 	if got := config["policy"].(map[string]any)["etcd"].(map[string]any)["endpoints"].([]any)[0]; got != "etcd-service:2379" {
 		t.Errorf("etcd is %v", got)
 	}
-	real := render(t, installations[6])
+	real := render(t, installation("a real vLLM"))
 	args := get[*appsv1.Deployment](t, real, "vllm-gpt-oss-20b").Spec.Template.Spec.Containers[0].Args
 	if !slices.Contains(args, "--served-model-name=gpt-oss-20b") {
 		t.Errorf("vLLM is started with %v", args)
@@ -247,7 +247,7 @@ func TestTheSeedJobRunsAfterInstallAndUpgradeWhereThereIsSomethingToSeed(t *test
 
 func TestThePodsStartAnewWhenTheConfigurationChangesAndOnlyThen(t *testing.T) {
 	sum := func(sets ...string) string {
-		v := installations[1]
+		v := installation("development")
 		v.sets = sets
 		return router(t, render(t, v)).Spec.Template.Annotations["checksum/config"]
 	}
@@ -261,7 +261,7 @@ func TestThePodsStartAnewWhenTheConfigurationChangesAndOnlyThen(t *testing.T) {
 }
 
 func TestPromtoolFindsNothingWrongWithTheRenderedRules(t *testing.T) {
-	all := render(t, installations[3])
+	all := render(t, installation("production"))
 	rules := get[*monitoringv1.PrometheusRule](t, all, "api-router")
 	content, err := yaml.Marshal(rules.Spec)
 	if err != nil {
@@ -289,7 +289,7 @@ func TestPromtoolFindsNothingWrongWithTheRenderedRules(t *testing.T) {
 }
 
 func TestTheDashboardsAreThoseOfTheRepositoryAndFitIntoAConfigMap(t *testing.T) {
-	all, found := render(t, installations[3]), 0
+	all, found := render(t, installation("production")), 0
 	for _, c := range each[*corev1.ConfigMap](all) {
 		if c.Labels["grafana_dashboard"] != "1" {
 			continue
@@ -311,7 +311,7 @@ func TestTheDashboardsAreThoseOfTheRepositoryAndFitIntoAConfigMap(t *testing.T) 
 }
 
 func TestTheCollectorTakesItsConfiguration(t *testing.T) {
-	dir := lay(t, get[*corev1.ConfigMap](t, render(t, installations[1]), "otel-collector"))
+	dir := lay(t, get[*corev1.ConfigMap](t, render(t, installation("development")), "otel-collector"))
 	if out, err := exec.CommandContext(t.Context(), tool(t, "otelcol"), "validate", "--config", filepath.Join(dir, "collector.yaml")).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -93,8 +93,8 @@ func places(all objects) map[string]place {
 }
 
 func TestTheNetworkPolicyAllowsWhatIsNeededAndNothingElse(t *testing.T) {
-	all := render(t, installations[1])
-	closed := installations[1]
+	all := render(t, installation("development"))
+	closed := installation("development")
 	closed.sets = []string{"networkPolicy.clients[0].podSelector.matchLabels.app=shop"}
 	narrow := each[*networkingv1.NetworkPolicy](render(t, closed))
 	policies, at := each[*networkingv1.NetworkPolicy](all), places(all)

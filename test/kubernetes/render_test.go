@@ -67,6 +67,11 @@ var installations = []values{
 	},
 }
 
+// installation is the one of this name.
+func installation(name string) values {
+	return installations[slices.IndexFunc(installations, func(v values) bool { return v.name == name })]
+}
+
 func TestHelmLintFindsNothing(t *testing.T) {
 	for _, v := range installations {
 		t.Run(v.name, func(t *testing.T) {
@@ -107,7 +112,7 @@ func TestThePackagedChartRendersTheSame(t *testing.T) {
 	if _, err := helm(t, "package", chart, "--destination", dir); err != nil {
 		t.Fatal(err)
 	}
-	v := installations[1]
+	v := installation("development")
 	from := func(where string) string {
 		out, err := helm(t, append([]string{"template", release, where}, v.args(t)...)...)
 		if err != nil {

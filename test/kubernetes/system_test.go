@@ -19,7 +19,7 @@ func TestTheDevelopmentValuesBringUpASystemThatAnswers(t *testing.T) {
 	if !apart(t) {
 		return
 	}
-	n := node{t: t, all: render(t, installations[1])}
+	n := node{t: t, all: render(t, installation("development"))}
 
 	// The worst order: nothing that the router depends on is there.
 	router := n.start("router", binary)
@@ -107,7 +107,7 @@ func TestTheAdminListenerOfAPodTakesATokenFromASecretThatComesLater(t *testing.T
 		return
 	}
 	const token = "0123456789abcdef0123456789abcdef"
-	n := node{t: t, all: render(t, installations[2])}
+	n := node{t: t, all: render(t, installation("staging"))}
 	router := n.start("router", binary)
 	eventually(t, "the router lives without its Secret", func() error { return get200("/healthz") })
 	if err := operate(token); err == nil || !strings.Contains(err.Error(), "401") {
