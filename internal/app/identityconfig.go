@@ -109,7 +109,7 @@ var identitySettings = []setting{
 		func(c *Config) value { return optional(&c.Identity.UserOrg.CA) },
 	},
 	{
-		pathJWT, "", "Who makes signed tokens that callers and operators may show: a list of { issuer: URL, audience: NAME, algorithms: RS256 ES256, organization_claim: NAME, scopes_claim: NAME, models_claim: NAME, roles_claim: NAME, roles: WORD=ROLE WORD=ROLE, jwks_url: URL, ca: FILE, leeway: 30s }, where issuer, audience, algorithms and one of organization_claim and roles_claim are needed: see docs/identity-remote.md. In the environment: issuer=URL;audience=NAME;…, separated by commas. Empty: nobody.",
+		pathJWT, "", "Who makes signed tokens that callers and operators may show: a list of { issuer: URL, audience: NAME, algorithms: RS256 ES256, organization_claim: NAME, organizations: ID ID, scopes_claim: NAME, models_claim: NAME, roles_claim: NAME, roles: WORD=ROLE WORD=ROLE, jwks_url: URL, ca: FILE, leeway: 30s }, where issuer, audience, algorithms and one of organization_claim and roles_claim are needed: see docs/identity-remote.md. In the environment: issuer=URL;audience=NAME;…, separated by commas. Empty: nobody.",
 		func(c *Config) value { return issuers(&c.Identity.JWT) },
 	},
 	{

@@ -22,7 +22,7 @@ func (i TokenIssuer) callers() bool { return i.Organization != "" }
 
 // issuerFields are the fields of an entry, in the order in which they are shown.
 var issuerFields = []string{
-	"issuer", "audience", "algorithms", "organization_claim", "scopes_claim", "models_claim", "roles_claim", "roles", "jwks_url", "ca", "leeway",
+	"issuer", "audience", "algorithms", "organization_claim", "organizations", "scopes_claim", "models_claim", "roles_claim", "roles", "jwks_url", "ca", "leeway",
 }
 
 // defaultLeeway is how much clocks may differ where nothing is said.
@@ -57,7 +57,7 @@ func issuers(target *[]TokenIssuer) list {
 func makeIssuer(f map[string]string) (TokenIssuer, error) {
 	i := TokenIssuer{Authorities: f["ca"], Issuer: oidc.Issuer{
 		Issuer: f["issuer"], Audience: f["audience"], JWKS: f["jwks_url"], Algorithms: strings.Fields(f["algorithms"]),
-		Organization: f["organization_claim"], Scopes: f["scopes_claim"], Models: f["models_claim"], Roles: f["roles_claim"],
+		Organization: f["organization_claim"], Organizations: strings.Fields(f["organizations"]), Scopes: f["scopes_claim"], Models: f["models_claim"], Roles: f["roles_claim"],
 		Role: map[string]string{}, Leeway: defaultLeeway,
 	}}
 	for name := range f {

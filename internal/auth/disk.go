@@ -34,6 +34,7 @@ const (
 const (
 	recordGrant = 'g' // its length and JSON
 	recordKey   = 'k' // digest, id, expires, grant, pepper, flags; then a sealed secret, where flagged
+	recordOff   = 'o' // the length and id of an organization that is switched off; these come last
 )
 
 const (
@@ -100,8 +101,8 @@ func (k *Keys) save(saved int64) int64 {
 		}
 		return saved
 	}
-	if !k.current.Load() {
-		return saved // In the middle of a report, or away: what is in the table may be of two times.
+	if !k.whole.Load() {
+		return saved // What is in the table may be of two times.
 	}
 	if err := k.write(live.file); err != nil {
 		k.Logger.Warn("the snapshot of the keys could not be written", "path", k.File, "error", err)
@@ -144,7 +145,7 @@ func (k *Keys) write(key []byte) (err error) {
 			_ = os.Remove(file.Name())
 		}
 	}()
-	h := head{pepper: int64(k.Peppers.Live()), confirmed: time.Now().UnixMilli()}
+	h := head{pepper: int64(k.Peppers.Live()), confirmed: k.confirmed()}
 	if _, err = file.Write(make([]byte, headLength)); err != nil {
 		return err
 	}
@@ -167,7 +168,18 @@ func (k *Keys) write(key []byte) (err error) {
 	if err = file.Close(); err != nil {
 		return err
 	}
+	if !k.whole.Load() {
+		return errors.New("the ledger began to report anew meanwhile")
+	}
 	return os.Rename(file.Name(), k.File)
+}
+
+// confirmed is when the ledger last stood behind the table, in Unix milliseconds.
+func (k *Keys) confirmed() int64 {
+	if k.current.Load() {
+		return time.Now().UnixMilli()
+	}
+	return k.heard.Load()
 }
 
 // counter passes on what is written, and counts and authenticates it.
@@ -203,7 +215,13 @@ func (t *table) dump(w *bufio.Writer) error {
 			}
 		}
 	}
-	return nil
+	var err error
+	for _, id := range t.switchedOff() { // Also those without keys here: others may vouch for their callers.
+		_ = w.WriteByte(recordOff)
+		_, _ = w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(id))))
+		_, err = w.WriteString(id)
+	}
+	return err
 }
 
 func dumpEntry(w *bufio.Writer, e *entry, g *grant, sealed []byte, numbers map[*grant]uint32) error {
@@ -304,6 +322,12 @@ func undump(r *bufio.Reader) (*table, error) {
 			if err := undumpKey(t, r, grants); err != nil {
 				return nil, err
 			}
+		case kind == recordOff:
+			id, err := part(r)
+			if err != nil {
+				return nil, err
+			}
+			t.organize(string(id), true)
 		default:
 			return nil, errors.New("it has a record of a kind that is not known")
 		}

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,91 @@ func TestASnapshotServesAStartWithoutTheLedger(t *testing.T) {
 		stop()
 
 		damage(t, o, content)
+	})
+}
+
+// What was taken away a moment before the ledger was lost is not given back by a start without it.
+func TestASnapshotHoldsWhatWasTakenAwayJustBefore(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		take   func(l *ledger, k auth.Key)
+		lost   bool // the ledger is lost at once, before the file could be written in its turn
+		want   fault.Code
+		guards bool // the organization's callers of other sources are refused, too
+	}{
+		{"a key that was revoked", func(l *ledger, k auth.Key) { k.RevokedAt = time.Now(); l.put(k) }, false, fault.RevokedAPIKey, false},
+		{"a key that was deleted", func(l *ledger, k auth.Key) { l.remove(k.ID) }, false, fault.IdentityUnavailable, false},
+		{"a key whose end came nearer", func(l *ledger, k auth.Key) { k.ExpiresAt = time.Now(); l.put(k) }, false, fault.ExpiredAPIKey, false},
+		{
+			"an organization that was switched off", func(l *ledger, _ auth.Key) { l.organize(auth.Organization{ID: "acme", Disabled: true}) },
+			false, fault.OrganizationDisabled, true,
+		},
+		{"a key that was revoked before the ledger was lost", func(l *ledger, k auth.Key) { k.RevokedAt = time.Now(); l.put(k) }, true, fault.RevokedAPIKey, false},
+		{"a key with other scopes before the ledger was lost", func(l *ledger, k auth.Key) { k.Scopes.MaxTokens = 3; l.put(k) }, true, "", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := options(nil, peppers(t, pepper1))
+				l := newLedger("acme")
+				o.Ledger, o.File = l, filepath.Join(t.TempDir(), "keys.snapshot")
+				key, _, made := l.issue(t, o.Peppers, auth.Key{})
+				crashes := auth.NewKeys(o)
+				stop := runs(t, crashes)
+				time.Sleep(10 * time.Minute)
+				test.take(l, made)
+				if test.lost {
+					synctest.Wait() // The change has arrived.
+					l.fail(false)
+				}
+				time.Sleep(time.Second)
+				content, err := os.ReadFile(o.File) // What a process that is killed leaves behind.
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.fail(false)
+				stop()
+				if err := os.WriteFile(o.File, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				again := auth.NewKeys(o)
+				stop = runs(t, again)
+				defer stop()
+				synctest.Wait()
+				got, code := asks(t, again, key.Reveal())
+				if code != test.want || code == "" && got.Scopes.MaxTokens != 3 {
+					t.Errorf("%+v, %q, want %q", got, code, test.want)
+				}
+				_, err = again.Guard(auth.Development{}).Validate(t.Context(), "test-acme-1")
+				if code := fault.CodeOf(err); (code == fault.OrganizationDisabled) != test.guards {
+					t.Errorf("another source's caller: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A report that breaks off in the middle is of two times: the file keeps what it had.
+func TestASnapshotIsNeverOfHalfAReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, p := newLedger("acme"), peppers(t, pepper1)
+		o := options(l, p)
+		o.File = filepath.Join(t.TempDir(), "keys.snapshot")
+		l.issue(t, p, auth.Key{})
+		stop := runs(t, auth.NewKeys(o))
+		time.Sleep(time.Second)
+		whole, err := os.ReadFile(o.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.fail(false)
+		time.Sleep(time.Second)
+		l.issue(t, p, auth.Key{RevokedAt: time.Now()}) // Nobody hears of it yet.
+		l.breakOff()
+		time.Sleep(10 * time.Minute)
+		stop()
+		if now, err := os.ReadFile(o.File); err != nil || !bytes.Equal(now, whole) && len(now) != len(whole) {
+			t.Errorf("the file has %d bytes, %d before, %v", len(now), len(whole), err)
+		}
 	})
 }
 

@@ -21,6 +21,11 @@ const (
 	flushWithin = 15 * time.Second
 	// lastFlush bounds the one at the end of the process.
 	lastFlush = 2 * time.Second
+	// gather is how long a file that is written in haste waits for more.
+	gather = 200 * time.Millisecond
+	// restAfterSave is how many times the time that it took to write the file passes before it is written again: a ledger that changes all
+	// the time must not keep the disk busy.
+	restAfterSave = 10
 )
 
 // Run follows the ledger until ctx ends: first what the file has, then the ledger itself, again and again. It returns nil.
@@ -55,6 +60,7 @@ func (k *Keys) follow(ctx context.Context, whole *bool) error {
 		if !begun {
 			t.generation++
 			begun = true
+			k.whole.Store(false)
 		}
 	}
 	seen := map[string]bool{} // ids whose trouble was logged
@@ -71,6 +77,7 @@ func (k *Keys) follow(ctx context.Context, whole *bool) error {
 		}
 		k.heard.Store(time.Now().UnixMilli())
 		k.known.Store(true)
+		k.whole.Store(true)
 		k.current.Store(true)
 		*whole = true
 		k.wholeOnce.Do(func() { close(k.first) })
@@ -84,8 +91,10 @@ func (k *Keys) follow(ctx context.Context, whole *bool) error {
 
 // lost notes that the ledger is not followed any more.
 func (k *Keys) lost(err error, whole bool) {
-	if k.current.Swap(false) {
+	if k.current.Load() {
 		k.heard.Store(time.Now().UnixMilli())
+		k.current.Store(false)
+		k.hurry() // Before a report begins that may come to nothing.
 	}
 	if err == nil {
 		err = errors.New("the ledger has ended its report")
@@ -112,15 +121,15 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 	if id, ok := fixed(c.Gone); ok {
 		t.drop(id)
 	}
+	if k.whole.Load() && c.takes() {
+		defer k.hurry()
+	}
 	if c.Key == nil {
 		return
 	}
-	trouble, usable := k.put(t, c.Key)
+	trouble := k.put(t, c.Key, c.Trouble)
 	if trouble == nil {
 		return
-	}
-	if id, ok := fixed(c.Key.ID); ok && !usable { // It must not go on as it was before.
-		t.drop(id)
 	}
 	if k.unusable.Add(1); len(seen) < maxTroubles && !seen[c.Key.ID] {
 		seen[c.Key.ID] = true
@@ -128,14 +137,28 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 	}
 }
 
-// put takes a key into the table. What is wrong with it may leave it known, but not usable.
-func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:revive // The error is no failure of put.
+// takes reports whether a change may take away what somebody had.
+func (c *Change) takes() bool {
+	return c.Gone != "" || c.Trouble != nil || c.Organization != nil && c.Organization.Disabled ||
+		c.Key != nil && (!c.Key.RevokedAt.IsZero() || !c.Key.ExpiresAt.IsZero())
+}
+
+// unreadable is the version of the pepper of keys that cannot be read: none has it.
+const unreadable = maxPeppers + 1
+
+// put takes a key into the table and says what is wrong with it: its own trouble, or that of its fields. Such a key must not go on as it was
+// before, and is no unknown one either: it is there, and cannot be judged.
+func (k *Keys) put(t *table, key *Key, trouble error) error {
 	id, ok := fixed(key.ID)
 	if !ok {
-		return fmt.Errorf("its id has not %d characters", idLength), false
+		return fmt.Errorf("its id has not %d characters", idLength)
 	}
 	if key.Pepper < 0 || key.Pepper > maxPeppers {
-		return fmt.Errorf("there is no pepper of version %d", key.Pepper), false
+		trouble = fmt.Errorf("there is no pepper of version %d", key.Pepper)
+	}
+	if trouble != nil {
+		t.put(entry{id: id, grant: t.grant("", "", &Scopes{}), pepper: unreadable}, nil)
+		return trouble
 	}
 	e := entry{
 		id: id, digest: key.Digest, grant: t.grant(key.Organization, key.Project, &key.Scopes),
@@ -146,9 +169,9 @@ func (k *Keys) put(t *table, key *Key) (trouble error, usable bool) { //nolint:r
 	}
 	t.put(e, key.Sealed)
 	if key.Pepper > 0 && k.Peppers.version(key.Pepper) == nil && !e.revoked {
-		return fmt.Errorf("version %d: %w", key.Pepper, errPepper), true
+		return fmt.Errorf("version %d: %w", key.Pepper, errPepper)
 	}
-	return nil, true
+	return nil
 }
 
 func fixed(id string) (keyID, bool) {
@@ -159,20 +182,38 @@ func fixed(id string) (keyID, bool) {
 }
 
 // flush writes last uses to the ledger and the table to its file, about once a minute, and once more at the end. The first copy of all keys
-// does not wait for a minute.
+// does not wait for a minute, nor does one that takes something away: a start without the ledger must not give it back.
 func (k *Keys) flush(ctx context.Context) {
 	var saved int64
 	first := k.first
-	for ctx.Err() == nil {
-		wait(ctx, flushEvery/2+rand.N(flushEvery), first)
-		if k.known.Load() {
+	next := time.NewTimer(flushEvery/2 + rand.N(flushEvery))
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			k.flushUsed(context.WithoutCancel(ctx), lastFlush)
+			k.save(saved)
+			return
+		case <-first:
 			first = nil
+		case <-k.hasty:
+			pause(ctx, gather)
+		case <-next.C:
+			k.flushUsed(ctx, flushWithin)
+			next.Reset(flushEvery/2 + rand.N(flushEvery))
 		}
-		k.flushUsed(ctx, flushWithin)
+		began := time.Now()
 		saved = k.save(saved)
+		pause(ctx, restAfterSave*time.Since(began))
 	}
-	k.flushUsed(context.WithoutCancel(ctx), lastFlush)
-	k.save(saved)
+}
+
+// hurry asks for the file to be written soon.
+func (k *Keys) hurry() {
+	select {
+	case k.hasty <- struct{}{}:
+	default:
+	}
 }
 
 // flushUsed tells the ledger when keys were used. What it does not take waits for the next time.
@@ -199,15 +240,11 @@ func (k *Keys) flushUsed(ctx context.Context, within time.Duration) {
 	k.Logger.Warn("the last uses of keys could not be noted yet", "keys", len(used), "error", err)
 }
 
-func pause(ctx context.Context, d time.Duration) { wait(ctx, d, nil) }
-
-// wait waits for d, the end of ctx or of until.
-func wait(ctx context.Context, d time.Duration, until <-chan struct{}) {
+func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-until:
 	}
 }

@@ -25,9 +25,11 @@ type ledger struct {
 	organizations map[string]auth.Organization
 	keys          map[string]auth.Key
 	followers     map[chan auth.Change]bool
-	broken        error         // why nobody can follow; nil: they can
-	cut           chan struct{} // closed when followers are cut off
-	hang          bool          // gives nothing and never ends
+	broken        error            // why nobody can follow; nil: they can
+	cut           chan struct{}    // closed when followers are cut off
+	hang          bool             // gives nothing and never ends
+	half          bool             // gives all and ends before it is whole
+	trouble       map[string]error // of keys that cannot be read
 	used          map[string]time.Time
 	usedErr       error
 	follows       int
@@ -66,8 +68,9 @@ func (l *ledger) Follow(ctx context.Context, give func(auth.Change), whole func(
 		all = append(all, auth.Change{Organization: &o})
 	}
 	for _, k := range l.keys {
-		all = append(all, auth.Change{Key: &k})
+		all = append(all, auth.Change{Key: &k, Trouble: l.trouble[k.ID]})
 	}
+	half := l.half
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
@@ -76,6 +79,9 @@ func (l *ledger) Follow(ctx context.Context, give func(auth.Change), whole func(
 	}()
 	for _, c := range all {
 		give(c)
+	}
+	if half {
+		return errDown
 	}
 	whole()
 	for {
@@ -158,6 +164,24 @@ func (l *ledger) fail(hang bool) {
 	}
 	close(l.cut)
 	l.cut = make(chan struct{})
+}
+
+// breakOff lets followers in, and ends each report just before it is whole.
+func (l *ledger) breakOff() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.broken, l.hang, l.half = nil, false, true
+}
+
+// damage makes a key one that cannot be read.
+func (l *ledger) damage(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.trouble == nil {
+		l.trouble = map[string]error{}
+	}
+	l.trouble[id] = errors.New("its scopes are no JSON")
+	l.tell(auth.Change{Key: &auth.Key{ID: id}, Trouble: l.trouble[id]})
 }
 
 func (l *ledger) mend() {

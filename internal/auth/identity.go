@@ -88,6 +88,8 @@ type Change struct {
 	Organization *Organization
 	Key          *Key
 	Gone         string
+	// Trouble says of a Key that it is there and cannot be read: nothing but its ID can be relied on.
+	Trouble error
 }
 
 // Ledger is where keys and organizations are kept, as the hot path needs them. It holds everything, and is followed, never asked in a

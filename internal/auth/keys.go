@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,8 +48,12 @@ type Keys struct {
 	// current says that all of the ledger is in the table, and that it is being followed.
 	current atomic.Bool
 	// known says that all of the ledger was in the table once, in this process or in the one that wrote the file.
-	known   atomic.Bool
+	known atomic.Bool
+	// whole says that what is in the table was all of the ledger at one time, and its changes since: not the middle of a report.
+	whole   atomic.Bool
 	failure atomic.Pointer[failure]
+	// hasty asks for the file to be written soon.
+	hasty chan struct{}
 	// changes counts those of the table, for the file.
 	changes  atomic.Int64
 	unusable atomic.Int64 // keys of the ledger that cannot be used: see take
@@ -65,7 +70,7 @@ type failure struct {
 
 // NewKeys returns Keys without any. It dials and reads nothing; Run does.
 func NewKeys(opts KeysOptions) *Keys {
-	k := &Keys{KeysOptions: opts, first: make(chan struct{})}
+	k := &Keys{KeysOptions: opts, first: make(chan struct{}), hasty: make(chan struct{}, 1)}
 	k.Logger = cmp.Or(k.Logger, slog.New(slog.DiscardHandler))
 	k.table.Store(newTable())
 	k.nonces.init()
@@ -83,6 +88,9 @@ func (k *Keys) Validate(_ context.Context, credential string) (Principal, error)
 		id := keyID([]byte(credential[idStart:idEnd]))
 		if e, g, ok := t.find(id); ok && e.pepper > 0 {
 			pepper := k.Peppers.version(int(e.pepper))
+			if e.pepper == unreadable {
+				return Principal{}, unavailable("what is kept of this key cannot be read: its operator finds the reason in the log, and can give you another")
+			}
 			if pepper == nil {
 				return Principal{}, unavailable("this key was made under a pepper that this router does not have: its operator can add it").WithCause(errPepper)
 			}
@@ -137,10 +145,15 @@ func (k *Keys) unknown(credential string, well bool) error {
 		return fault.New(fault.InvalidAPIKey, "the API key is not known here; check the key, or ask the operator for one")
 	}
 	e := unavailable("whose key this is cannot be told now, because the place of the keys cannot be reached; retry in a moment")
-	if !well && k.known.Load() && k.table.Load().imported.Load() == 0 {
-		return undecided{e} // It does not look like one of these, and of other forms there were none.
+	if LooksSigned(credential) || !well && k.known.Load() && k.table.Load().imported.Load() == 0 {
+		return undecided{e} // It is another validator's, or does not look like one of these, and of other forms there were none.
 	}
 	return e
+}
+
+// LooksSigned reports whether a credential has the form of a signed token (JWT), whoever made it.
+func LooksSigned(credential string) bool {
+	return strings.HasPrefix(credential, "eyJ") && strings.Count(credential, ".") == 2
 }
 
 func switchedOff() error {
@@ -182,7 +195,7 @@ func (u undecided) Unwrap() error { return u.fault }
 // KeysStatus is how Keys is.
 type KeysStatus struct {
 	Keys, Imported int64
-	// Unusable are keys of the ledger that cannot be used: their pepper is not there, or their id has another form.
+	// Unusable are keys of the ledger that cannot be used: their pepper is not there, or what is kept of them cannot be read.
 	Unusable int64
 	// Current says that all keys are there and the ledger is followed.
 	Current bool

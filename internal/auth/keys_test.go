@@ -234,6 +234,11 @@ func TestKeysThatCannotBeUsedAreSaidAndNotGuessed(t *testing.T) {
 		l, both := newLedger("acme"), peppers(t, pepper2, pepper1)
 		newer, _, made := l.issue(t, both, auth.Key{})
 		l.put(auth.Key{ID: "of-another-length", Organization: "acme", Pepper: 1})
+		older := peppers(t, pepper1)
+		broken, _, damaged := l.issue(t, older, auth.Key{})
+		l.damage(damaged.ID)
+		later, _, damagedLater := l.issue(t, older, auth.Key{})
+		well, _, _ := l.issue(t, older, auth.Key{})
 		log := &journal{}
 		o := options(l, peppers(t, pepper1))
 		o.Logger = log.logger()
@@ -241,7 +246,13 @@ func TestKeysThatCannotBeUsedAreSaidAndNotGuessed(t *testing.T) {
 		runs(t, k)
 		synctest.Wait()
 		wants(t, k, newer, fault.IdentityUnavailable, "a key of a pepper that is not there")
-		if s := k.Status(); s.Unusable != 2 || !strings.Contains(log.String(), made.ID) || !strings.Contains(log.String(), "of-another-length") {
+		wants(t, k, broken, fault.IdentityUnavailable, "a key that cannot be read")
+		wants(t, k, later, "", "a key that can be read still")
+		l.damage(damagedLater.ID)
+		synctest.Wait()
+		wants(t, k, later, fault.IdentityUnavailable, "a key that cannot be read any more")
+		wants(t, k, well, "", "a key beside those")
+		if s := k.Status(); s.Unusable != 4 || !strings.Contains(log.String(), damaged.ID) || !strings.Contains(log.String(), made.ID) || !strings.Contains(log.String(), "of-another-length") {
 			t.Errorf("%+v, %s", s, log)
 		}
 	})
@@ -257,6 +268,9 @@ func TestAChainPassesOnOnlyWhatIsHardlyAKeyOfTheBook(t *testing.T) {
 		c := auth.Order(registry, auth.Named{Name: "state", Validator: k}, auth.Named{Name: "next", Validator: next})
 		if _, code := asks(t, c, "foreign"); code != fault.IdentityUnavailable {
 			t.Errorf("before anything is known, %q: it may have been imported", code)
+		}
+		if _, code := asks(t, auth.Chain(k, only{name: "tokens", accepts: "eyJ.e.s"}), "eyJ.e.s"); code != "" {
+			t.Errorf("a signed token before anything is known: %q, and it is another's to judge", code)
 		}
 		runs(t, k)
 		synctest.Wait()

@@ -148,6 +148,18 @@ func (t *table) disabled(id string) bool {
 	return ok && o.state.Load() == ownerDisabled
 }
 
+// switchedOff are the ids of the organizations that are.
+func (t *table) switchedOff() (ids []string) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for id, o := range t.owners {
+		if o.state.Load() == ownerDisabled {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // organize takes an organization as it stands now.
 func (t *table) organize(id string, disabled bool) {
 	state := int32(ownerEnabled)

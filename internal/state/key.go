@@ -19,6 +19,11 @@ const (
 		k.created_at, k.created_by, k.revision, coalesce(u.used_at, 0) FROM api_key AS k LEFT JOIN api_key_use AS u ON u.id = k.id `
 )
 
+// damaged is the error of a key that is there, with its id, and cannot be read.
+type damaged struct{ error }
+
+func (d damaged) Unwrap() error { return d.error }
+
 func scanKey(row row) (k auth.Key, err error) {
 	var scopes, digest []byte
 	var expires, revoked, created, used int64
@@ -28,11 +33,11 @@ func scanKey(row row) (k auth.Key, err error) {
 		return k, err
 	}
 	if copy(k.Digest[:], digest); len(digest) != len(k.Digest) {
-		return k, fmt.Errorf("the key %s has a digest of %d bytes", k.ID, len(digest))
+		return k, damaged{fmt.Errorf("the key %s has a digest of %d bytes", k.ID, len(digest))}
 	}
 	k.ExpiresAt, k.RevokedAt, k.CreatedAt, k.LastUsedAt = moment(expires), moment(revoked), moment(created), moment(used)
 	if err := json.Unmarshal(scopes, &k.Scopes); err != nil {
-		return k, fmt.Errorf("the scopes of the key %s cannot be read: %w", k.ID, err)
+		return k, damaged{fmt.Errorf("the scopes of the key %s cannot be read: %w", k.ID, err)}
 	}
 	return k, nil
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -116,10 +117,16 @@ func organizations(ctx context.Context, tx tx, take func(auth.Change), query str
 func keys(ctx context.Context, tx tx, take func(auth.Change), query string, args ...any) error {
 	return tx.each(ctx, func(row row) error {
 		k, err := scanKey(row)
-		if err == nil {
+		trouble, one := errors.AsType[damaged](err)
+		switch {
+		case one: // It must not keep all the others from those who follow.
+			take(auth.Change{Key: &auth.Key{ID: k.ID}, Trouble: trouble})
+		case err == nil:
 			take(auth.Change{Key: &k})
+		default:
+			return err
 		}
-		return err
+		return nil
 	}, query, args...)
 }
 

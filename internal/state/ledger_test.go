@@ -192,6 +192,65 @@ func TestARevocationReachesAnotherProcessInTime(t *testing.T) {
 	})
 }
 
+// Somebody wrote past the program: keys are spoilt, and everybody else's are followed all the same.
+func TestAKeyThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book, good := withKeys(t, place), aKey("acme", 1)
+		_, err := book.CreateKey(waits(t), good, tester)
+		must(t, err)
+		spoilt := map[string]auth.Key{"scopes = '{'": aKey("acme", 2), "digest = substr(digest, 1, 3)": aKey("acme", 3)}
+		for how, k := range spoilt {
+			_, err := book.CreateKey(waits(t), k, tester)
+			must(t, err)
+			must(t, book.write(waits(t), clockIdentity, func(ctx context.Context, tx tx) error {
+				return tx.exec(ctx, "UPDATE api_key SET "+how+" WHERE id = $1", k.ID)
+			}))
+			if _, err := book.Key(waits(t), "acme", k.ID); err == nil || !strings.Contains(err.Error(), k.ID) {
+				t.Errorf("asked for the key with %s: %v", how, err)
+			}
+		}
+		var mu sync.Mutex
+		seen, whole := map[string]string{}, make(chan struct{})
+		ctx, cancel := context.WithCancel(waits(t))
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			ended <- book.Follow(ctx, func(c auth.Change) {
+				mu.Lock()
+				defer mu.Unlock()
+				if c.Key != nil {
+					seen[c.Key.ID] = fmt.Sprintf("%s %v", c.Key.Name, c.Trouble)
+				}
+			}, func() { close(whole) })
+		}()
+		select {
+		case <-whole:
+		case err := <-ended:
+			t.Fatal(err)
+		}
+		_, err = book.ChangeKey(waits(t), "acme", good.ID, func(k *auth.Key) error { k.Name = "later"; return nil }, "update", tester)
+		must(t, err)
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); wait(ctx, 5*time.Millisecond) {
+			mu.Lock()
+			reached := seen[good.ID] == "later <nil>"
+			mu.Unlock()
+			if reached {
+				break
+			}
+		}
+		cancel()
+		<-ended
+		if seen[good.ID] != "later <nil>" {
+			t.Errorf("the key beside them: %q", seen[good.ID])
+		}
+		for how, k := range spoilt {
+			if !strings.Contains(seen[k.ID], k.ID) {
+				t.Errorf("with %s: %q, want a trouble that names it", how, seen[k.ID])
+			}
+		}
+	})
+}
+
 func TestFollowingEndsWhenTheBookIsLostOrClosed(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		book := withKeys(t, place)

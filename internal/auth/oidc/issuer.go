@@ -31,6 +31,8 @@ type Issuer struct {
 	// Organization, Scopes, Models and Roles are the claims that these are read from; "": they are not. A name with dots may be a path. Without
 	// Organization its tokens are no callers', without Roles no operators'.
 	Organization, Scopes, Models, Roles string
+	// Organizations are those that it may speak for; empty: all.
+	Organizations []string
 	// Role is which word of the claim Roles means which role.
 	Role map[string]string
 	// Leeway is how much clocks may differ, at most MaxLeeway.
@@ -74,6 +76,14 @@ func (i *Issuer) Check() error {
 	}
 	if i.Organization == "" && (i.Scopes != "" || i.Models != "") {
 		add("scopes_claim and models_claim are of callers, and without organization_claim there are none")
+	}
+	if i.Organization == "" && len(i.Organizations) > 0 {
+		add("organizations are of callers, and without organization_claim there are none")
+	}
+	for _, o := range i.Organizations {
+		if !organizationForm.MatchString(o) {
+			add("organizations: %q is not 1 to 128 of the characters A-Z a-z 0-9 . _ -", o)
+		}
 	}
 	if i.Leeway < 0 || i.Leeway > MaxLeeway {
 		add("leeway: %s is not between 0 and %s", i.Leeway, MaxLeeway)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/ai-aas/api-router/internal/upstream"
 )
@@ -118,8 +119,9 @@ func (k *keys) refresh(ctx context.Context) bool {
 	return err == nil
 }
 
-// find gives the public key that a token was signed with. An error says whether there is none, or whether nobody can tell.
-func (k *keys) find(ctx context.Context, id, algorithm string) (any, error) {
+// find gives the public key that a token was signed with. An error says whether there is none, or whether nobody can tell: the key of a token
+// that says it is younger than the keys that are known may have come after them. What it says is not proven, and decides nothing else.
+func (k *keys) find(ctx context.Context, id, algorithm string, issued *jwt.NumericDate) (any, error) {
 	if !slices.Contains(k.issuer.Algorithms, algorithm) {
 		return nil, invalid("its issuer does not sign in this way")
 	}
@@ -159,8 +161,15 @@ func (k *keys) find(ctx context.Context, id, algorithm string) (any, error) {
 		return nil, unavailable(errors.New(k.failure))
 	case k.heard.IsZero() || k.pending:
 		return nil, unavailable(errors.New("the keys of the issuer did not come in time"))
+	case k.heard.Before(now) && (issued == nil || young(issued.Time(), k.heard, now, k.issuer.Leeway)):
+		return nil, unavailable(errors.New("the keys of the issuer are fetched again in a while")).WithRetryAfter(max(unknownEvery-time.Since(k.asked), retry))
 	}
 	return nil, invalid("its issuer has no such key")
+}
+
+// young reports whether a token may have been made after the keys were had, and not only later than now.
+func young(issued, heard, now time.Time, leeway time.Duration) bool {
+	return issued.After(heard.Add(-leeway)) && issued.Before(now.Add(leeway))
 }
 
 // look finds a key among those that are known and not too old. Without an id there must be one alone that fits. It gives what ends with the next

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -92,11 +93,6 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// Looks reports whether a credential has the form of a signed token, whoever made it.
-func Looks(credential string) bool {
-	return strings.HasPrefix(credential, "eyJ") && strings.Count(credential, ".") == 2
-}
-
 // Validate implements auth.Validator. A token of an issuer that nobody named is not known here: invalid_api_key, as is one that is not signed as
 // it should be.
 func (v *Verifier) Validate(ctx context.Context, credential string) (auth.Principal, error) {
@@ -120,7 +116,7 @@ func invalid(why string) error {
 	return fault.New(fault.InvalidAPIKey, "the token is not accepted here: "+why+"; get another from its issuer, or ask the operator")
 }
 
-func unavailable(cause error) error {
+func unavailable(cause error) *fault.Error {
 	return fault.New(fault.IdentityUnavailable, "whether this token is genuine cannot be told now, because the keys of its issuer cannot be had; retry in a moment").
 		WithRetryAfter(retry).WithCause(cause)
 }
@@ -134,7 +130,7 @@ type claims struct {
 
 // verify finds the issuer of a token among those that are for this, and checks everything that it promises.
 func (v *Verifier) verify(ctx context.Context, credential string, fits func(*issuer) bool) (*issuer, *claims, error) {
-	if len(credential) > maxToken || !Looks(credential) {
+	if len(credential) > maxToken || !auth.LooksSigned(credential) {
 		return nil, nil, invalid("it is no signed token")
 	}
 	token, err := jwt.ParseSigned(credential, v.all)
@@ -154,7 +150,7 @@ func (v *Verifier) verify(ctx context.Context, credential string, fits func(*iss
 			problem = invalid("it was made for another audience")
 			continue
 		}
-		c, err := each.check(ctx, token)
+		c, err := each.check(ctx, token, said.IssuedAt)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -164,9 +160,9 @@ func (v *Verifier) verify(ctx context.Context, credential string, fits func(*iss
 }
 
 // check verifies the signature and the times of a token, and reads its claims anew from what was signed.
-func (i *issuer) check(ctx context.Context, token *jwt.JSONWebToken) (*claims, error) {
+func (i *issuer) check(ctx context.Context, token *jwt.JSONWebToken, issued *jwt.NumericDate) (*claims, error) {
 	header := token.Headers[0]
-	key, err := i.keys.find(ctx, header.KeyID, header.Algorithm)
+	key, err := i.keys.find(ctx, header.KeyID, header.Algorithm, issued)
 	if err != nil {
 		return nil, err
 	}
@@ -192,6 +188,9 @@ func (i *issuer) principal(c *claims) (auth.Principal, error) {
 	organization, ok := c.value(i.Organization).(string)
 	if !ok || !organizationForm.MatchString(organization) {
 		return auth.Principal{}, fault.New(fault.PermissionDenied, "this token names no organization that the router understands; ask the operator which claim it is read from")
+	}
+	if len(i.Organizations) > 0 && !slices.Contains(i.Organizations, organization) {
+		return auth.Principal{}, fault.New(fault.PermissionDenied, "this token's issuer does not speak for its organization here; ask the operator")
 	}
 	p := auth.Principal{
 		Organization: organization, KeyID: "jwt-" + i.digest(c), Source: Source, ExpiresAt: c.Expiry.Time().Add(i.Leeway),

@@ -259,7 +259,7 @@ func TestEveryAttackOnATokenIsRefused(t *testing.T) {
 		{"made in the future", i.good(object{"iat": now.Add(time.Minute).Unix()}), fault.InvalidAPIKey},
 		{"no subject", i.good(object{"sub": nil}), fault.InvalidAPIKey},
 		{"an end that is no number", i.good(object{"exp": "tomorrow"}), fault.InvalidAPIKey},
-		{"an unknown key", sign(t, rsaKey(), "RS256", "r9", i.usual(nil)), fault.InvalidAPIKey},
+		{"an unknown key", sign(t, rsaKey(), "RS256", "r9", i.usual(object{"iat": time.Now().Add(-time.Hour).Unix()})), fault.InvalidAPIKey},
 		{"oversized", i.good(object{"pad": strings.Repeat("x", 9<<10)}), fault.InvalidAPIKey},
 		{"no organization", i.good(object{"org": nil}), fault.PermissionDenied},
 		{"everybody's organization", i.good(object{"org": "*"}), fault.PermissionDenied},
@@ -330,7 +330,7 @@ func TestRotatedKeysAreFetchedOnceForAllWhoComeWithThem(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, err := v.Validate(t.Context(), i.good(nil)); fault.CodeOf(err) != fault.InvalidAPIKey {
+	if _, err := v.Validate(t.Context(), i.good(object{"iat": time.Now().Add(-time.Hour).Unix()})); fault.CodeOf(err) != fault.InvalidAPIKey {
 		t.Errorf("with the old key: %v, want invalid_api_key", err)
 	}
 	for range 50 {
@@ -338,6 +338,33 @@ func TestRotatedKeysAreFetchedOnceForAllWhoComeWithThem(t *testing.T) {
 	}
 	if n := i.fetches.Load() - before; n != 1 {
 		t.Errorf("unknown keys caused %d fetches, want 1 in a minute", n)
+	}
+	now := time.Now()
+	for name, test := range map[string]struct {
+		issued any
+		want   fault.Code
+	}{ // The keys were fetched a moment ago and are not fetched again yet.
+		"younger than the keys that are known": {now.Add(time.Second).Unix(), fault.IdentityUnavailable},
+		"that does not say when it was made":   {nil, fault.IdentityUnavailable},
+		"older than those":                     {now.Add(-time.Hour).Unix(), fault.InvalidAPIKey},
+		"that will be made":                    {now.Add(time.Hour).Unix(), fault.InvalidAPIKey},
+	} {
+		_, err := v.Validate(t.Context(), sign(t, next, "ES256", "e3", i.usual(object{"iat": test.issued})))
+		if fault.CodeOf(err) != test.want {
+			t.Errorf("with an unknown key and a token %s: %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+func TestAnIssuerSpeaksForItsOrganizationsAlone(t *testing.T) {
+	i := newIssuer(t)
+	setting := i.setting()
+	setting.Organizations = []string{"acme", "other"}
+	v := verifier(t, oidc.Options{Issuers: []oidc.Issuer{setting}})
+	for organization, want := range map[string]fault.Code{"acme": "", "other": "", "acme2": fault.PermissionDenied, "Acme": fault.PermissionDenied} {
+		if p, err := v.Validate(t.Context(), i.good(object{"org": organization})); fault.CodeOf(err) != want || err == nil && p.Organization != organization {
+			t.Errorf("%s: %+v, %v, want %q", organization, p, err, want)
+		}
 	}
 }
 
