@@ -20,6 +20,7 @@ const (
 	ComponentPolicySource    = "policy_source"
 	ComponentBackend         = "backend"
 	ComponentMarks           = "marks"
+	ComponentStateBook       = "state_book"
 	ComponentUsageSink       = "usage_sink"
 	ComponentIdentity        = "identity"
 	ComponentBodyMemory      = "body_memory"

@@ -33,6 +33,7 @@ func (a *App) components() []part {
 		{components: a.markHealth},
 		{components: a.sinkHealth, public: a.sinksPublic},
 		{components: a.sourceHealth, public: a.place.public},
+		{components: a.besideHealth, public: a.besidePublic},
 		{components: a.identityHealth, public: a.identityPublic},
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},

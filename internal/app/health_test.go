@@ -194,6 +194,33 @@ func TestASourceThatWasNeverReadHasToldNothing(t *testing.T) {
 	}
 }
 
+func TestAStateBookBesideDocumentsElsewhereTellsOfItself(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state.db")
+	o := administered(t, map[string]string{
+		"policy.source": "file", "policy.file.path": t.TempDir(), "policy.last_good": "", "state.url": "sqlite://" + file, "identity.order": "state",
+		"identity.peppers": "file:" + write(t, "pepper", "a pepper of thirty-two bytes or so\n"),
+	}, write(t, "token", token+"\n"))
+	p := launch(t, o)
+	api := operator(t, p, token)
+	state := func(want string) {
+		t.Helper()
+		var c adminapi.Component
+		within(t, "the book is "+want, func() bool {
+			h, err := api.Status(t.Context())
+			c = component(h, "state_book", "state")
+			return err == nil && c.State == want
+		})
+		if c.OK != (want == "open") || (c.Action == "") != c.OK || (c.LastError == "") != c.OK {
+			t.Errorf("%+v", c)
+		}
+	}
+	state("open")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	state("failing")
+}
+
 func TestTelemetryThatCannotBeSentAsAskedNeedsAPerson(t *testing.T) {
 	o := administered(t, stateFlags(t), write(t, "token", token+"\n"))
 	o.Telemetry = telemetry.New(telemetry.Options{Logger: slog.New(slog.DiscardHandler), Gatherer: telemetry.NewRegistry("test"), Env: map[string]string{

@@ -32,7 +32,10 @@ type place struct {
 	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
 	health func(*adminapi.Component)
 	public func() []gateway.Component
-	close  func() error
+	// beside and besidePublic are the same of a state book that holds identities beside documents that are elsewhere.
+	beside       func(*adminapi.Component)
+	besidePublic func() []gateway.Component
+	close        func() error
 }
 
 // openPlace makes the place that policy.source names. It dials nothing: a database or a cluster is reached in the background.

@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/policy"
 )
 
@@ -30,7 +32,25 @@ func (a *App) wireState(instead auth.Ledger) error {
 	}
 	a.onStop("state book", func(context.Context) error { return book.close() })
 	a.place.ledger, a.place.identities = book.ledger, book.identities
+	a.place.beside, a.place.besidePublic = book.health, book.public
 	return nil
+}
+
+// besideHealth is the state book where it holds identities alone; of one that holds documents, policy_source tells.
+func (a *App) besideHealth() []adminapi.Component {
+	if a.place.beside == nil {
+		return nil
+	}
+	c := adminapi.Component{Name: adminapi.ComponentStateBook, ID: SourceState}
+	a.place.beside(&c)
+	return []adminapi.Component{c}
+}
+
+func (a *App) besidePublic() []gateway.Component {
+	if a.place.besidePublic == nil {
+		return nil
+	}
+	return a.place.besidePublic()
 }
 
 // mint makes new keys under the newest pepper; nil where there is no pepper.
