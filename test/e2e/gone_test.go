@@ -13,6 +13,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/ai-aas/api-router/test/relay"
 )
 
 // load sends requests from several clients until it is stopped.
@@ -97,10 +99,11 @@ func TestCompactionPastTheWatchedRevision(t *testing.T) {
 		north := engine(t)
 		south := engine(t)
 		e.route(t, north)
-		relay := newRelay(t, e.endpoint())
-		r := serve(t, "policy.source=etcd", "policy.etcd.endpoints="+relay.address)
+		way := relay.New(t, e.endpoint())
+		r := serve(t, "policy.source=etcd", "policy.etcd.endpoints="+way.Address())
 		eventually(t, "the policy routes", func() error { return r.served("north") })
-		relay.cut()
+		way.Refuse(true)
+		way.Drop(false)
 		e.put(t, "backends/south", `{"url":"`+south+`"}`)
 		var last int64
 		for range 50 {
@@ -112,7 +115,7 @@ func TestCompactionPastTheWatchedRevision(t *testing.T) {
 		if _, err := e.client.Compact(ctx, last, clientv3.WithCompactPhysical()); err != nil {
 			t.Fatal(err)
 		}
-		relay.mend()
+		way.Refuse(false)
 		within(t, "the state after a compaction", eventually(t, "the state after a compaction", func() error { return r.served("south") }), prompt)
 		e.point(t, "north")
 		within(t, "a change after that", eventually(t, "a change after that", func() error { return r.served("north") }), prompt)

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/test/postgres"
-	network "github.com/ai-aas/api-router/test/relay"
+	"github.com/ai-aas/api-router/test/relay"
 )
 
 // seeded is a database in which the model is routed to one backend, and the settings of a router that uses it, through a relay.
-func seeded(t *testing.T, server *postgres.Server, backend string) (database string, between *network.Relay, settings []string) {
+func seeded(t *testing.T, server *postgres.Server, backend string) (database string, between *relay.Relay, settings []string) {
 	t.Helper()
 	database = server.Database(t)
-	between = network.New(t, server.Address)
+	between = relay.New(t, server.Address)
 	settings = []string{"policy.source=state", "state.url=" + server.URL(database, between.Address()), "state.password=env:DB", "DB=" + postgres.Password}
 	t.Log(bySeed(t, settings, backend))
 	return database, between, settings

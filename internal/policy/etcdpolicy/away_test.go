@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/relay"
 )
 
 func TestEtcdComesBackWithItsData(t *testing.T) {
@@ -57,13 +58,13 @@ func TestEtcdComesBackWithOtherData(t *testing.T) {
 
 func TestCompactionPastTheWatchIsSurvived(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
-		r := newRelay(t, s.address)
+		r := relay.New(t, s.address)
 		s.put(t, "/api-router/backends/a", backend("a", 1))
 		s.put(t, "/api-router/backends/b", backend("b", 1))
-		w := watch(t, open(t, Config{Endpoints: []string{r.address()}, Timeout: time.Second}))
+		w := watch(t, open(t, Config{Endpoints: []string{r.Address()}, Timeout: time.Second}))
 		w.until(t, "a=1 b=1")
-		for _, end := range []func(){r.pass, func() { r.pass(); r.drop(true) }, func() { r.pass(); r.drop(false) }} {
-			r.stall()
+		for _, end := range []func(){r.Pass, func() { r.Pass(); r.Drop(true) }, func() { r.Pass(); r.Drop(false) }} {
+			r.Stall()
 			s.remove(t, "/api-router/backends/b")
 			var revision int64
 			for version := 2; version < 30; version++ {
@@ -106,9 +107,9 @@ func TestCompactionBeforeTheWatchIsSurvived(t *testing.T) {
 
 func TestConnectionsThatBreakAreMadeAnew(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
-		r := newRelay(t, s.address)
+		r := relay.New(t, s.address)
 		s.put(t, "/api-router/backends/a", backend("a", 1))
-		b := open(t, Config{Endpoints: []string{r.address()}, Timeout: time.Second})
+		b := open(t, Config{Endpoints: []string{r.Address()}, Timeout: time.Second})
 		w := watch(t, b)
 		w.until(t, "a=1")
 		version := 1
@@ -117,11 +118,11 @@ func TestConnectionsThatBreakAreMadeAnew(t *testing.T) {
 			away func()
 			back func()
 		}{
-			{"closed", func() { r.drop(false) }, func() {}},
-			{"reset", func() { r.drop(true) }, func() {}},
-			{"reset, and whoever comes as well", func() { r.refuse(true); r.drop(true) }, func() { r.refuse(false) }},
-			{"stalled", r.stall, r.pass},
-			{"stalled until connections are given up", func() { r.stall(); failing(t, b) }, r.pass},
+			{"closed", func() { r.Drop(false) }, func() {}},
+			{"reset", func() { r.Drop(true) }, func() {}},
+			{"reset, and whoever comes as well", func() { r.Refuse(true); r.Drop(true) }, func() { r.Refuse(false) }},
+			{"stalled", r.Stall, r.Pass},
+			{"stalled until connections are given up", func() { r.Stall(); failing(t, b) }, r.Pass},
 		} {
 			t.Run(test.name, func(t *testing.T) {
 				version++
@@ -139,10 +140,10 @@ func TestConnectionsThatBreakAreMadeAnew(t *testing.T) {
 // keepalive sees it.
 func TestConnectionsThatDieInSilenceAreMadeAnew(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
-		r := newRelay(t, s.address)
-		w := watch(t, open(t, Config{Endpoints: []string{r.address()}, Timeout: time.Second}))
+		r := relay.New(t, s.address)
+		w := watch(t, open(t, Config{Endpoints: []string{r.Address()}, Timeout: time.Second}))
 		w.until(t, "")
-		r.strandAll()
+		r.StrandAll()
 		s.put(t, "/api-router/backends/a", backend("a", 1))
 		took := w.until(t, "a=1")
 		t.Log("a change is in force after", took)
@@ -164,14 +165,14 @@ func TestCallsEndAndSayWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = silent.Close() }) // After the tests within, which are parallel.
-	resetting := newRelay(t, silent.Addr().String())
-	resetting.refuse(true)
+	resetting := relay.New(t, silent.Addr().String())
+	resetting.Refuse(true)
 	for _, test := range []struct {
 		name, address, says string
 	}{
 		{"refused", freeAddress(t), "connection refused"},
 		{"silent", silent.Addr().String(), "does not answer in time"},
-		{"resetting", resetting.address(), ""},
+		{"resetting", resetting.Address(), ""},
 		{"no such host", "etcd.invalid:2379", "no such host"},
 		{"a full backlog", fullBacklog(t), "i/o timeout"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/relay"
 )
 
 // budget is the time that the test below goes on with new sequences.
@@ -20,14 +21,14 @@ const budget = 6 * time.Second
 func TestAnySequenceEndsAsAFreshLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		begun, runs := time.Now(), 0
-		r := newRelay(t, s.address)
+		r := relay.New(t, s.address)
 		rapid.Check(t, func(rt *rapid.T) {
 			if time.Since(begun) > budget {
 				return
 			}
 			runs++
 			prefix := fmt.Sprintf("/run-%d/", runs)
-			config := Config{Endpoints: []string{r.address()}, Prefix: prefix, Timeout: time.Second}
+			config := Config{Endpoints: []string{r.Address()}, Prefix: prefix, Timeout: time.Second}
 			b, err := New(config)
 			if err != nil {
 				rt.Fatal(err)
@@ -37,7 +38,7 @@ func TestAnySequenceEndsAsAFreshLoad(t *testing.T) {
 			for step := range rapid.IntRange(1, 30).Draw(rt, "steps") {
 				move(rt, t, s, r, b, prefix, step)
 			}
-			r.pass()
+			r.Pass()
 			fresh := open(t, Config{Endpoints: []string{s.address}, Prefix: prefix})
 			l, err := fresh.load(t.Context())
 			if err != nil {
@@ -51,14 +52,14 @@ func TestAnySequenceEndsAsAFreshLoad(t *testing.T) {
 }
 
 // move makes one step.
-func move(rt *rapid.T, t *testing.T, s *server, r *relay, b *Book, prefix string, step int) {
+func move(rt *rapid.T, t *testing.T, s *server, r *relay.Relay, b *Book, prefix string, step int) {
 	id := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "id")
 	key := prefix + "backends/" + id
 	switch rapid.SampledFrom([]string{"put", "put", "put", "write", "bad", "delete", "policy", "compact", "drop", "reset", "stall", "pass", "kill"}).Draw(rt, "step") {
 	case "put":
 		s.put(t, key, backend(id, step+1))
 	case "write":
-		r.pass()
+		r.Pass()
 		_, err := b.Write(t.Context(), policy.Write{Kind: policy.KindBackend, ID: id, Content: []byte(backend(id, step+1))})
 		if err != nil { // The network has just failed, which it may.
 			t.Log("write:", err)
@@ -72,13 +73,13 @@ func move(rt *rapid.T, t *testing.T, s *server, r *relay, b *Book, prefix string
 	case "compact":
 		s.compact(t, s.put(t, "/elsewhere", "x"))
 	case "drop":
-		r.drop(false)
+		r.Drop(false)
 	case "reset":
-		r.drop(true)
+		r.Drop(true)
 	case "stall":
-		r.stall()
+		r.Stall()
 	case "pass":
-		r.pass()
+		r.Pass()
 	case "kill":
 		if step%5 == 0 { // It takes a second or so.
 			s.kill(t)
