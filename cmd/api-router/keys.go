@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,23 +22,25 @@ const maxFingerprints = 64 << 20
 func keyCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "key",
-		Short: "Make keys; list, rotate, revoke or import them",
+		Short: "Make keys; list, change, rotate, revoke, import or delete them",
 		Long: `Make the keys that clients send, and end them. A key is shown once, when it is made: the state book keeps a digest, and nobody can ask for
 the key again. Commands name a key by its id, the eight characters after "ar_", never by the key.`,
 		Example: `  api-router key create --org acme --name checkout --model "gpt-oss-*" --expires 90d
   api-router key list --org acme
+  api-router key update --org acme 1a2B3c4D --model gpt-oss-20b --clear network
   api-router key rotate --org acme 1a2B3c4D --grace 24h
   api-router key revoke --org acme 1a2B3c4D --reason "it was in a public repository"`,
 	}
-	c.AddCommand(keyCreateCommand(p, env), keyListCommand(p, env), keyRotateCommand(p, env), keyRevokeCommand(p, env), keyImportCommand(p, env))
+	c.AddCommand(keyCreateCommand(p, env), keyListCommand(p, env), keyGetCommand(p, env), keyUpdateCommand(p, env), keyRotateCommand(p, env),
+		keyRevokeCommand(p, env), keyDeleteCommand(p, env), keyImportCommand(p, env))
 	return c
 }
 
-// ownerFlag adds --org, which every command about keys needs.
-func ownerFlag(c *cobra.Command) *string {
-	organization := c.Flags().String("org", "", "`ORGANIZATION` that the key belongs to")
+// ownerFlag adds --org, which every command about keys and projects needs.
+func ownerFlag(c *cobra.Command, noun string) *string {
+	organization := c.Flags().String("org", "", "`ORGANIZATION` that the "+noun+" belongs to")
 	if err := c.MarkFlagRequired("org"); err != nil {
-		panic("key: " + err.Error()) // The flag was added a line above.
+		panic(noun + ": " + err.Error()) // The flag was added a line above.
 	}
 	return organization
 }
@@ -56,6 +57,9 @@ func oneKey(verb string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// signatures are what --signed can be.
+var signatures = []string{"optional", "required"}
 
 // scopeFlags are those that say what keys may do.
 type scopeFlags struct {
@@ -75,8 +79,10 @@ func addScopeFlags(c *cobra.Command, signs bool) *scopeFlags {
 	f.Int64Var(&s.scopes.MaxTokens, "max-tokens", 0, "`N` of tokens at most in an answer, where the request names no bound; 0: the backend's own")
 	f.StringArrayVar(&s.tags, "tag", nil, "`NAME=VALUE` that stands in its usage records; may be given several times")
 	f.BoolVar(&s.scopes.Priority, "priority", false, "let it set the header x-priority")
+	offer(c, "endpoint", adminapi.Endpoints()...)
 	if signs {
 		f.StringVar(&s.scopes.Signature, "signed", "", "give it a secret to sign requests with, which is then `optional` or required")
+		offer(c, "signed", signatures...)
 	}
 	return s
 }
@@ -140,7 +146,7 @@ func keyCreateCommand(p app.Process, env map[string]string) *cobra.Command {
   api-router key create --org acme -o json | jq -r .secret`,
 		Args: cobra.NoArgs,
 	}
-	organization, s := ownerFlag(c), addScopeFlags(c, true)
+	organization, s := ownerFlag(c, "key"), addScopeFlags(c, true)
 	name := c.Flags().String("name", "", "what people call it")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
@@ -174,31 +180,27 @@ func (o *operation) newKey(made *adminapi.NewKey, more string) error {
 func keyListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list --org ORGANIZATION", Short: "List the keys of an organization",
-		Long: `List the keys of an organization by id: what they may do, until when, and when they were used last, to a minute or so.`,
+		Long: `List the keys of an organization by id: what they may do, until when, and when they were used last, to a minute or so. Where a key
+may do much, the table has the beginning of that; "api-router key get", -o yaml and -o json have all of it.`,
 		Args: cobra.NoArgs, Example: `  api-router key list --org acme`,
 	}
-	organization := ownerFlag(c)
-	after := c.Flags().String("after", "", "only keys after this `ID`: the next page")
-	limit := c.Flags().Int("limit", 0, "at most so many keys; 0 shows all of them")
+	organization, pages := ownerFlag(c, "key"), addPageFlags(c, "keys")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		const page = 1000
-		found, err := api.Keys(o.Context(), *organization, *after, min(cmp.Or(*limit, page), page))
-		for err == nil && found.Next != "" && (*limit == 0 || len(found.Items) < *limit) {
-			var more adminapi.Keys
-			more, err = api.Keys(o.Context(), *organization, found.Next, page)
-			found.Items, found.Next = append(found.Items, more.Items...), more.Next
-		}
+		items, next, err := gather(pages, func(after string, limit int) ([]adminapi.Key, string, error) {
+			found, err := api.Keys(o.Context(), *organization, after, limit)
+			return found.Items, found.Next, err
+		})
 		switch {
 		case err != nil:
 			return err
 		case o.output != asTable:
-			return o.print(found)
-		case len(found.Items) == 0:
-			return o.printf("Organization %s has no keys; \"api-router key create --org %s\" makes one.\n", *organization, *organization)
+			return o.print(adminapi.Keys{Items: items, Next: next})
+		case len(items) == 0:
+			return o.printf("Organization %[1]s has no such keys; \"api-router key create --org %[1]s\" makes one.\n", *organization)
 		}
-		rows := make([][]string, 0, len(found.Items))
-		for i := range found.Items {
-			k := &found.Items[i]
+		rows := make([][]string, 0, len(items))
+		for i := range items {
+			k := &items[i]
 			rows = append(rows, []string{k.ID, k.Name, k.Project, k.State, may(&k.Scopes), when(k.ExpiresAt), when(k.LastUsedAt), when(k.CreatedAt), k.CreatedBy})
 		}
 		return o.table([]string{"ID", "NAME", "PROJECT", "STATE", "MAY", "EXPIRES", "LAST USED", "CREATED", "BY"}, rows)
@@ -231,7 +233,7 @@ func keyRotateCommand(p app.Process, env map[string]string) *cobra.Command {
 is refused as expired.`,
 		Example: `  api-router key rotate --org acme 1a2B3c4D --grace 24h`, Args: oneKey("rotate"),
 	}
-	organization := ownerFlag(c)
+	organization := ownerFlag(c, "key")
 	grace := c.Flags().String("grace", "24h", "how long the other key works on, as `TIME` such as 24h or 7d")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
@@ -239,7 +241,7 @@ is refused as expired.`,
 		if err != nil {
 			return fmt.Errorf("--grace: %w; to end a key at once, revoke it", err)
 		}
-		made, err := api.RotateKey(o.Context(), *organization, args[0], adminapi.Rotation{Grace: adminapi.Duration(length), Reason: *reason})
+		made, err := api.RotateKey(o.Context(), *organization, args[0], adminapi.Rotation{Grace: adminapi.Duration(length), Reason: *reason}, nil)
 		if err != nil {
 			return err
 		}
@@ -253,10 +255,10 @@ func keyRevokeCommand(p app.Process, env map[string]string) *cobra.Command {
 		Long:    `Refuse a key with 401 from now on, on every router within five seconds. What runs may finish. It cannot be undone.`,
 		Example: `  api-router key revoke --org acme 1a2B3c4D --reason "it was in a public repository"`, Args: oneKey("revoke"),
 	}
-	organization := ownerFlag(c)
+	organization := ownerFlag(c, "key")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
-		k, err := api.RevokeKey(o.Context(), *organization, args[0], *reason)
+		k, err := api.RevokeKey(o.Context(), *organization, args[0], adminapi.If{Reason: *reason})
 		if err != nil {
 			return err
 		}
@@ -274,7 +276,7 @@ command that was interrupted can be run again. Never put keys themselves into th
   printf %s "$OLD_KEY" | sha256sum | cut -d" " -f1 | api-router key import --org acme -f -`,
 		Args: cobra.NoArgs,
 	}
-	organization, s := ownerFlag(c), addScopeFlags(c, false)
+	organization, s := ownerFlag(c, "key"), addScopeFlags(c, false)
 	file := c.Flags().StringP("file", "f", "", "`FILE` with a SHA-256 on each line; - is the standard input")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {

@@ -94,6 +94,7 @@ func advise(err error) error {
 // withOutput adds -o.
 func (o *operation) withOutput() *operation {
 	o.Flags().StringVarP(&o.output, "output", "o", asTable, "`FORM` of the output: table, yaml or json")
+	offer(o.Command, "output", asTable, asYAML, asJSON)
 	return o
 }
 

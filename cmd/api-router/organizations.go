@@ -14,14 +14,15 @@ import (
 func orgCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "org",
-		Short: "Make organizations; look at them, disable or enable one",
+		Short: "Make organizations; look at them, change, disable, enable or delete one",
 		Long: `Organizations are whom keys belong to, and whose policies and limits apply. They are in the state book (state.url). To disable one
 refuses every key of it with 403, on every router within five seconds.`,
 		Example: `  api-router org create acme --name "Acme Corporation" --time-zone Europe/Berlin
   api-router org list
   api-router org disable acme --reason "by agreement"`,
 	}
-	c.AddCommand(orgCreateCommand(p, env), orgListCommand(p, env), orgGetCommand(p, env), orgSwitchCommand(p, env, true), orgSwitchCommand(p, env, false))
+	c.AddCommand(orgCreateCommand(p, env), orgListCommand(p, env), orgGetCommand(p, env), orgUpdateCommand(p, env), orgSwitchCommand(p, env, true),
+		orgSwitchCommand(p, env, false), orgDeleteCommand(p, env))
 	return c
 }
 
@@ -62,17 +63,21 @@ func orgCreateCommand(p app.Process, env map[string]string) *cobra.Command {
 
 func orgListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the organizations", Example: `  api-router org list`, Args: cobra.NoArgs}
+	pages := addPageFlags(c, "organizations")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		found, err := api.Organizations(o.Context())
+		items, next, err := gather(pages, func(after string, limit int) ([]adminapi.Organization, string, error) {
+			found, err := api.Organizations(o.Context(), after, limit)
+			return found.Items, found.Next, err
+		})
 		switch {
 		case err != nil:
 			return err
 		case o.output != asTable:
-			return o.print(found)
-		case len(found.Items) == 0:
-			return o.printf("There are no organizations; \"api-router org create ID\" makes one.\n")
+			return o.print(adminapi.Organizations{Items: items, Next: next})
+		case len(items) == 0:
+			return o.printf("There are no such organizations; \"api-router org create ID\" makes one.\n")
 		}
-		return o.organizations(found.Items...)
+		return o.organizations(items...)
 	}).withOutput().Command
 }
 
@@ -100,6 +105,59 @@ func (o *operation) organizations(list ...adminapi.Organization) error {
 		rows = append(rows, []string{each.ID, each.Name, each.TimeZone, state, when(each.CreatedAt), revision(each.Revision)})
 	}
 	return o.table([]string{"ID", "NAME", "TIME ZONE", "STATE", "CREATED", "REVISION"}, rows)
+}
+
+func orgUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "update ID", Short: "Change the name or the time zone of an organization",
+		Long:    `Change the name or the time zone of an organization. What is not named stays as it is.`,
+		Example: `  api-router org update acme --name "Acme Incorporated" --time-zone America/New_York`, Args: oneOrganization("update"),
+	}
+	name := c.Flags().String("name", "", "what people call it from now on")
+	zone := c.Flags().String("time-zone", "", "`ZONE` in which its days and months begin, as in Europe/Berlin or UTC")
+	reason := c.Flags().String("reason", "", "why, for the audit")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		named, zoned := o.Flags().Changed("name"), o.Flags().Changed("time-zone")
+		if !named && !zoned {
+			return errors.New("name what is to change: --name, --time-zone or both")
+		}
+		before, err := api.Organization(o.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		ask := adminapi.OrganizationRequest{Name: before.Name, TimeZone: before.TimeZone}
+		if named {
+			ask.Name = *name
+		}
+		if zoned {
+			ask.TimeZone = *zone
+		}
+		after, err := api.PutOrganization(o.Context(), args[0], ask, adminapi.If{Revision: &before.Revision, Reason: *reason})
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(after)
+		}
+		return o.organizations(after)
+	}).withOutput().Command
+}
+
+func orgDeleteCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "delete ID", Short: "Delete an organization that has neither keys nor projects",
+		Long: `Delete an organization that is enabled and has neither keys nor projects. To end one that is in use, disable it: that refuses all of its keys at once,
+and can be undone. What it was stays in the audit.`,
+		Example: `  api-router org delete acme --reason "created by mistake"`, Args: oneOrganization("delete"),
+	}
+	reason := c.Flags().String("reason", "", "why, for the audit")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		gone, err := api.DeleteOrganization(o.Context(), args[0], adminapi.If{Reason: *reason})
+		if err != nil {
+			return err
+		}
+		return o.printf("organization %s is deleted\n", gone.ID)
+	}).Command
 }
 
 func orgSwitchCommand(p app.Process, env map[string]string, disabled bool) *cobra.Command {

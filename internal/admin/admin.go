@@ -43,6 +43,8 @@ type Options struct {
 	Identities Identities
 	// Mint makes a key anew: its id, its digest and what its requests are signed with. Nil: there is no pepper, and no key can be made.
 	Mint func(k *auth.Key) (key, signing auth.Secret, err error)
+	// Seal keeps a signing secret for the key with that id. Nil where Mint is.
+	Seal func(id string, signing auth.Secret) ([]byte, error)
 	// Table is what requests are served by; it gives nil until there is one.
 	Table   func() *policy.Table
 	Fleet   func() []fleet.Status

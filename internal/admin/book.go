@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/policy"
 )
@@ -101,6 +102,9 @@ func (a *Admin) refusal(ctx context.Context, c *call, w policy.Write, err error)
 		return missing(w.Kind, w.ID)
 	case errors.Is(err, policy.ErrConflict):
 		return a.conflict(ctx, w)
+	}
+	if hindrance, ok := errors.AsType[auth.Hindrance](err); ok {
+		return fault.Newf(fault.PreconditionFailed, "%s %s cannot be written: %s", noun(w.Kind), w.ID, hindrance)
 	}
 	return unavailable(err)
 }

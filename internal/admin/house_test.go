@@ -97,7 +97,7 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	t.Cleanup(func() { must(t, book.Close()) })
 	peppers, err := auth.NewPeppers("the pepper of these tests")
 	must(t, err)
-	identities := func(o *Options) { o.Identities, o.Mint = book, peppers.Make }
+	identities := func(o *Options) { o.Identities, o.Mint, o.Seal = book, peppers.Make, peppers.Seal }
 	return openHouse(t, book, book, append([]func(*Options){identities}, change...)...)
 }
 

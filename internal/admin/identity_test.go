@@ -78,15 +78,15 @@ func TestAKeyIsShownOnceAndItsStatesAreTold(t *testing.T) {
 	if got := fmt.Sprint(made.Scopes.Networks); got != "[10.0.0.0/8 192.0.2.7/32]" {
 		t.Errorf("networks %s", got)
 	}
-	next, err := c.RotateKey(ctx, "acme", made.ID, adminapi.Rotation{})
+	next, err := c.RotateKey(ctx, "acme", made.ID, adminapi.Rotation{}, nil)
 	must(t, err)
 	short, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{ExpiresAt: time.Now().Add(50 * time.Millisecond)})
 	must(t, err)
 	last, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{})
 	must(t, err)
-	_, err = c.RevokeKey(ctx, "acme", last.ID, "leaked")
+	_, err = c.RevokeKey(ctx, "acme", last.ID, adminapi.If{Reason: "leaked"})
 	must(t, err)
-	again, err := c.RevokeKey(ctx, "acme", last.ID, "leaked, again")
+	again, err := c.RevokeKey(ctx, "acme", last.ID, adminapi.If{Reason: "leaked, again"})
 	must(t, err)
 	eventually(t, "a key expires", func() bool {
 		k, err := c.Key(ctx, "acme", short.ID)

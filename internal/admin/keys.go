@@ -19,7 +19,8 @@ type Keys interface {
 	Key(ctx context.Context, organization, id string) (auth.Key, error)
 	CreateKey(ctx context.Context, k auth.Key, by auth.By) (auth.Key, error)
 	ChangeKey(ctx context.Context, organization, id string, change func(*auth.Key) error, action string, by auth.By) (auth.Key, error)
-	Rotate(ctx context.Context, organization, id string, next auth.Key, graceUntil time.Time, by auth.By) (auth.Key, error)
+	Rotate(ctx context.Context, organization, id string, condition *int64, next auth.Key, graceUntil time.Time, by auth.By) (auth.Key, error)
+	DeleteKey(ctx context.Context, organization, id string, condition *int64, by auth.By) error
 	ImportKeys(ctx context.Context, organization string, keys []auth.Key, by auth.By) (n int, err error)
 }
 
@@ -35,13 +36,9 @@ var keyForm = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
 
 // keyPage answers a page of an organization's keys.
 func (*Admin) keyPage(ctx context.Context, book Identities, c *call) (reply, error) {
-	limit, err := c.limit()
+	after, limit, err := c.page(keyForm)
 	if err != nil {
 		return reply{}, err
-	}
-	after := c.query.Get("after")
-	if after != "" && !keyForm.MatchString(after) {
-		return reply{}, fault.New(fault.InvalidRequest, "after is the id of a key: the next of the page before").WithParam("after")
 	}
 	found, err := book.Keys(ctx, c.organization, after, limit)
 	if err != nil {
@@ -75,13 +72,7 @@ func showKey(k *auth.Key, now time.Time) adminapi.Key {
 		ID: k.ID, Organization: k.Organization, Project: k.Project, Name: k.Name, State: adminapi.KeyActive, Imported: k.Pepper == 0,
 		ExpiresAt: k.ExpiresAt, RevokedAt: k.RevokedAt, RotatedTo: k.RotatedTo, CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
 		LastUsedAt: k.LastUsedAt, Revision: k.Revision,
-		Scopes: adminapi.Scopes{
-			Models: k.Scopes.Models, Endpoints: k.Scopes.Endpoints, Priority: k.Scopes.Priority, MaxTokens: k.Scopes.MaxTokens,
-			Tags: k.Scopes.Tags, Signature: k.Scopes.Signature,
-		},
-	}
-	for _, network := range k.Scopes.Networks {
-		shown.Scopes.Networks = append(shown.Scopes.Networks, network.String())
+		Scopes: showScopes(&k.Scopes),
 	}
 	switch {
 	case !k.RevokedAt.IsZero():
@@ -90,6 +81,16 @@ func showKey(k *auth.Key, now time.Time) adminapi.Key {
 		shown.State = adminapi.KeyExpired
 	case k.RotatedTo != "":
 		shown.State = adminapi.KeyRotated
+	}
+	return shown
+}
+
+func showScopes(s *auth.Scopes) adminapi.Scopes {
+	shown := adminapi.Scopes{
+		Models: s.Models, Endpoints: s.Endpoints, Priority: s.Priority, MaxTokens: s.MaxTokens, Tags: s.Tags, Signature: s.Signature,
+	}
+	for _, network := range s.Networks {
+		shown.Networks = append(shown.Networks, network.String())
 	}
 	return shown
 }
@@ -124,11 +125,13 @@ func (a *Admin) createKey(ctx context.Context, book Identities, c *call) (reply,
 	return answer, nil
 }
 
+var errNoPepper = fault.New(fault.InvalidRequest, "no key and no signing secret can be made here: there is no pepper to keep it under; make one with "+
+	"openssl rand -hex 32, keep it where env:NAME or file:PATH finds it, name that in identity.peppers, and start the router again")
+
 // mint makes k anew and keeps it. What it answers holds the key itself.
 func (a *Admin) mint(k *auth.Key, keep func() (auth.Key, error)) (reply, error) {
 	if a.Mint == nil {
-		return reply{}, fault.New(fault.InvalidRequest, "no key can be made here: there is no pepper to digest it under; make one with "+
-			"openssl rand -hex 32, keep it where env:NAME or file:PATH finds it, name that in identity.peppers, and start the router again")
+		return reply{}, errNoPepper
 	}
 	for try := 1; ; try++ {
 		secret, signing, err := a.Mint(k)
@@ -150,21 +153,27 @@ func (a *Admin) mint(k *auth.Key, keep func() (auth.Key, error)) (reply, error) 
 
 // ownerless says of a key that could not be kept which of its owners is not there.
 func (a *Admin) ownerless(ctx context.Context, book Identities, c *call, k *auth.Key, err error) error {
-	if fault.CodeOf(err) == fault.InvalidRequest {
-		return err
-	}
 	if errors.Is(err, auth.ErrNotFound) && k.Project != "" {
 		if _, missing := book.Organization(ctx, c.organization); missing == nil {
-			return fault.Newf(fault.InvalidRequest, "project: organization %s has no project %s; its projects are at %s/organizations/%s/projects",
-				c.organization, printable(k.Project), adminapi.Prefix, c.organization).WithParam("project")
+			return c.noProject(k.Project)
 		}
 	}
 	return identityRefusal(err, "organization "+c.organization, nil)
 }
 
+// noProject says that a key cannot be for a project that its organization does not have.
+func (c *call) noProject(id string) error {
+	return fault.Newf(fault.InvalidRequest, "project: organization %s has no project %s; its projects are at %s/organizations/%s/projects",
+		c.organization, printable(id), adminapi.Prefix, c.organization).WithParam("project")
+}
+
 // rotateKey makes a key that takes the place of another: same owner, name and scopes.
 func (a *Admin) rotateKey(ctx context.Context, book Identities, c *call) (reply, error) {
 	var ask adminapi.Rotation
+	when, err := c.condition()
+	if err != nil {
+		return reply{}, err
+	}
 	if err := c.decode(maxSmallBody, &ask); err != nil {
 		return reply{}, err
 	}
@@ -182,53 +191,18 @@ func (a *Admin) rotateKey(ctx context.Context, book Identities, c *call) (reply,
 	}
 	old, err := book.Key(ctx, c.organization, c.item)
 	if err != nil {
-		return reply{}, identityRefusal(err, c.theKey(), nil)
+		return reply{}, identityRefusal(err, c.theKey(), when)
 	}
 	by := c.by(ask.Reason)
 	next := auth.Key{Organization: old.Organization, Project: old.Project, Name: old.Name, Scopes: old.Scopes, ExpiresAt: old.ExpiresAt}
 	answer, err := a.mint(&next, func() (auth.Key, error) {
-		return book.Rotate(ctx, c.organization, c.item, next, time.Now().Add(grace), by)
+		return book.Rotate(ctx, c.organization, c.item, when, next, time.Now().Add(grace), by)
 	})
-	if err != nil {
-		if fault.CodeOf(err) == fault.InvalidRequest {
-			return reply{}, err
-		}
-		return reply{}, identityRefusal(err, c.theKey(), nil)
-	}
-	a.told(c, "a key was rotated", c.organization, c.item, by)
-	return answer, nil
-}
-
-// errMeanwhile says that a key is not as the condition of a change wants it.
-var errMeanwhile = auth.ErrConflict
-
-// revokeKey ends a key. To revoke one that is revoked changes nothing.
-func (a *Admin) revokeKey(ctx context.Context, book Identities, c *call) (reply, error) {
-	when, err := c.condition()
-	if err != nil {
-		return reply{}, err
-	}
-	by, err := c.because()
-	if err != nil {
-		return reply{}, err
-	}
-	ended := false
-	k, err := book.ChangeKey(ctx, c.organization, c.item, func(k *auth.Key) error {
-		if when != nil && *when != k.Revision {
-			return errMeanwhile
-		}
-		if ended = k.RevokedAt.IsZero(); ended {
-			k.RevokedAt = time.Now()
-		}
-		return nil
-	}, "revoke", by)
 	if err != nil {
 		return reply{}, identityRefusal(err, c.theKey(), when)
 	}
-	if ended {
-		a.told(c, "a key was revoked", c.organization, c.item, by)
-	}
-	return reply{revision: k.Revision, body: showKey(&k, time.Now())}, nil
+	a.told(c, "a key was rotated", c.organization, c.item, by)
+	return answer, nil
 }
 
 // maxImportBody is the largest import, in bytes.

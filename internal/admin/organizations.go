@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
@@ -15,16 +16,10 @@ import (
 // Organizations are whom keys belong to. What the methods of this and the next interfaces fail with is an error of package auth, or says that
 // the book does not work. A change and its entry in the audit are one.
 type Organizations interface {
-	Organizations(ctx context.Context) ([]auth.Organization, error)
+	Organizations(ctx context.Context, after string, limit int) ([]auth.Organization, error)
 	Organization(ctx context.Context, id string) (auth.Organization, error)
 	PutOrganization(ctx context.Context, o auth.Organization, condition *int64, by auth.By) (auth.Organization, error)
-}
-
-// Projects are parts of an organization.
-type Projects interface {
-	Projects(ctx context.Context, organization string) ([]auth.Project, error)
-	PutProject(ctx context.Context, p auth.Project, condition *int64, by auth.By) (auth.Project, error)
-	DeleteProject(ctx context.Context, organization, id string, by auth.By) error
+	DeleteOrganization(ctx context.Context, id string, condition *int64, by auth.By) error
 }
 
 // Identities is the book of organizations, projects and keys, and of who changed them.
@@ -75,30 +70,54 @@ func (a *Admin) told(c *call, what, organization, id string, by auth.By) {
 
 // identityRefusal says to the client why the book of identities did not do what it was asked. what names the thing, as in "key 1a2b3c4d".
 func identityRefusal(err error, what string, when *int64) error {
+	if hindrance, ok := errors.AsType[auth.Hindrance](err); ok {
+		return fault.Newf(fault.PreconditionFailed, "%s cannot be changed so: %s", what, printable(hindrance.Error()))
+	}
 	switch {
+	case fault.CodeOf(err) != fault.InternalError: // It is said already.
+		return err
 	case errors.Is(err, auth.ErrNotFound) && when != nil:
 		return fault.Newf(fault.PreconditionFailed, "%s does not exist, and If-Match says that it does", what).WithParam("If-Match")
 	case errors.Is(err, auth.ErrNotFound):
 		return fault.Newf(fault.NotFound, "there is no %s", what)
-	case errors.Is(err, auth.ErrExists):
+	case errors.Is(err, auth.ErrExists), errors.Is(err, auth.ErrConflict) && when != nil && *when == 0:
 		return fault.Newf(fault.PreconditionFailed, "%s exists already", what).WithParam("If-None-Match")
 	case errors.Is(err, auth.ErrConflict) && when != nil:
 		return fault.Newf(fault.PreconditionFailed, "%s is not at revision %d any more: read it again and make the change on that", what, *when).WithParam("If-Match")
 	case errors.Is(err, auth.ErrConflict):
-		return fault.Newf(fault.PreconditionFailed, "%s cannot be changed so: %s", what, printable(err.Error()))
+		return fault.Newf(fault.PreconditionFailed, "%s was changed by somebody else at the same time: try again", what)
 	}
 	return fault.Newf(fault.StoreUnavailable, "the state book does not do this: %s; keys that are known are served on, try again in a moment", printable(err.Error())).
 		WithCause(err)
 }
 
-func (*Admin) organizations(ctx context.Context, book Identities, _ *call) (reply, error) {
-	found, err := book.Organizations(ctx)
+// page reads which page of a list is asked for: what comes after an id of this form, and how much of it.
+func (c *call) page(form *regexp.Regexp) (after string, limit int, err error) {
+	if limit, err = c.limit(); err != nil {
+		return "", 0, err
+	}
+	after = c.query.Get("after")
+	if after != "" && !form.MatchString(after) {
+		return "", 0, fault.New(fault.InvalidRequest, "after is an id: the next of the page before").WithParam("after")
+	}
+	return after, limit, nil
+}
+
+func (*Admin) organizations(ctx context.Context, book Identities, c *call) (reply, error) {
+	after, limit, err := c.page(idForm)
+	if err != nil {
+		return reply{}, err
+	}
+	found, err := book.Organizations(ctx, after, limit)
 	if err != nil {
 		return reply{}, identityRefusal(err, "organization", nil)
 	}
 	answer := adminapi.Organizations{Items: make([]adminapi.Organization, 0, len(found))}
 	for _, o := range found {
 		answer.Items = append(answer.Items, adminapi.Organization(o))
+	}
+	if len(found) == limit {
+		answer.Next = found[limit-1].ID
 	}
 	return reply{body: answer}, nil
 }
@@ -145,6 +164,29 @@ func (a *Admin) putOrganization(ctx context.Context, book Identities, c *call) (
 	answer := showOrganization(o)
 	answer.status = a.putStatus(c, "an organization", c.organization, c.organization, before.Revision, o.Revision, by)
 	return answer, nil
+}
+
+func (a *Admin) deleteOrganization(ctx context.Context, book Identities, c *call) (reply, error) {
+	return a.gone(c, "organization "+c.organization, "an organization was deleted", c.organization, func(when *int64, by auth.By) error {
+		return book.DeleteOrganization(ctx, c.organization, when, by)
+	})
+}
+
+// gone deletes what is called what, under the condition and for the reason of the call, and puts told into the log.
+func (a *Admin) gone(c *call, what, told, id string, take func(when *int64, by auth.By) error) (reply, error) {
+	when, err := c.condition()
+	if err != nil {
+		return reply{}, err
+	}
+	by := c.by(c.query.Get("reason"))
+	if err := checkReason(by.Reason); err != nil {
+		return reply{}, err
+	}
+	if err := take(when, by); err != nil {
+		return reply{}, identityRefusal(err, what, when)
+	}
+	a.told(c, told, c.organization, id, by)
+	return reply{body: adminapi.Gone{ID: id, Organization: c.organization}}, nil
 }
 
 // putStatus is the status of the answer to a put, which it logs.
@@ -228,56 +270,4 @@ func pause(ctx context.Context, length time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-func (*Admin) projects(ctx context.Context, book Identities, c *call) (reply, error) {
-	found, err := book.Projects(ctx, c.organization)
-	if err != nil {
-		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
-	}
-	answer := adminapi.Projects{Items: make([]adminapi.Project, 0, len(found))}
-	for _, p := range found {
-		answer.Items = append(answer.Items, adminapi.Project(p))
-	}
-	return reply{body: answer}, nil
-}
-
-func (a *Admin) putProject(ctx context.Context, book Identities, c *call) (reply, error) {
-	var ask adminapi.ProjectRequest
-	when, by, err := c.written(&ask)
-	if err != nil {
-		return reply{}, err
-	}
-	var p problems
-	p.id("id", c.item)
-	p.name("name", ask.Name)
-	if err := p.err("the project"); err != nil {
-		return reply{}, err
-	}
-	if _, err := book.Organization(ctx, c.organization); err != nil {
-		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
-	}
-	began := time.Now()
-	made, err := book.PutProject(ctx, auth.Project{Organization: c.organization, ID: c.item, Name: ask.Name}, when, by)
-	if err != nil {
-		return reply{}, identityRefusal(err, "project "+c.item+" of organization "+c.organization, when)
-	}
-	answer := reply{revision: made.Revision, body: adminapi.Project(made)}
-	if made.CreatedAt.After(began) {
-		answer.status = http.StatusCreated
-	}
-	a.told(c, "a project was written", c.organization, c.item, by)
-	return answer, nil
-}
-
-func (a *Admin) deleteProject(ctx context.Context, book Identities, c *call) (reply, error) {
-	by := c.by(c.query.Get("reason"))
-	if err := checkReason(by.Reason); err != nil {
-		return reply{}, err
-	}
-	if err := book.DeleteProject(ctx, c.organization, c.item, by); err != nil {
-		return reply{}, identityRefusal(err, "project "+c.item+" of organization "+c.organization, nil)
-	}
-	a.told(c, "a project was deleted", c.organization, c.item, by)
-	return reply{body: adminapi.Gone{ID: c.item, Organization: c.organization}}, nil
 }

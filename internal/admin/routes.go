@@ -58,17 +58,21 @@ func (a *Admin) identityTable() []route {
 	const one, keys = organizations + "/{organization}", organizations + "/{organization}/keys"
 	of := a.identified
 	return []route{
-		{http.MethodGet, organizations, viewer, nil, of(a.organizations)},
+		{http.MethodGet, organizations, viewer, []string{"after", "limit"}, of(a.organizations)},
 		{http.MethodGet, one, viewer, nil, of(a.organization)},
 		{http.MethodPut, one, admin, []string{"reason"}, of(a.putOrganization)},
+		{http.MethodDelete, one, admin, []string{"reason"}, of(a.deleteOrganization)},
 		{http.MethodPost, one + "/disable", admin, nil, of(a.switchOrganization(true))},
 		{http.MethodPost, one + "/enable", admin, nil, of(a.switchOrganization(false))},
-		{http.MethodGet, one + "/projects", viewer, nil, of(a.projects)},
+		{http.MethodGet, one + "/projects", viewer, []string{"after", "limit"}, of(a.projects)},
+		{http.MethodGet, one + "/projects/{project}", viewer, nil, of(a.project)},
 		{http.MethodPut, one + "/projects/{project}", admin, []string{"reason"}, of(a.putProject)},
 		{http.MethodDelete, one + "/projects/{project}", admin, []string{"reason"}, of(a.deleteProject)},
 		{http.MethodGet, keys, viewer, []string{"after", "limit"}, of(a.keyPage)},
 		{http.MethodPost, keys, admin, nil, of(a.createKey)},
 		{http.MethodGet, keys + "/{key}", viewer, nil, of(a.key)},
+		{http.MethodPatch, keys + "/{key}", admin, nil, of(a.changeKey)},
+		{http.MethodDelete, keys + "/{key}", admin, []string{"reason"}, of(a.deleteKey)},
 		{http.MethodPost, keys + "/{key}/rotate", admin, nil, of(a.rotateKey)},
 		{http.MethodPost, keys + "/{key}/revoke", admin, nil, of(a.revokeKey)},
 		{http.MethodPost, one + "/fingerprints", admin, nil, of(a.importKeys)},

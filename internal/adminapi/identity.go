@@ -30,9 +30,11 @@ type Organization struct {
 	Revision int64 `json:"revision"`
 }
 
-// Organizations are all of them, by id.
+// Organizations are a page of them, by id.
 type Organizations struct {
 	Items []Organization `json:"items"`
+	// Next is the id after which the next page begins; "": this is the last.
+	Next string `json:"next,omitempty"`
 }
 
 // ProjectRequest is what a project is to be.
@@ -49,9 +51,11 @@ type Project struct {
 	Revision     int64     `json:"revision"`
 }
 
-// Projects are those of one organization, by id.
+// Projects are a page of an organization's projects, by id.
 type Projects struct {
 	Items []Project `json:"items"`
+	// Next is the id after which the next page begins; "": this is the last.
+	Next string `json:"next,omitempty"`
 }
 
 // Gone is what was deleted.
@@ -208,9 +212,9 @@ const (
 	keys          = "keys"
 )
 
-// Organizations returns all of them.
-func (c *Client) Organizations(ctx context.Context) (Organizations, error) {
-	return ask[Organizations](ctx, c, request{method: http.MethodGet, path: []string{organizations}})
+// Organizations returns a page of them: those after an id, at most limit; 0 leaves their number to the server.
+func (c *Client) Organizations(ctx context.Context, after string, limit int) (Organizations, error) {
+	return ask[Organizations](ctx, c, request{method: http.MethodGet, path: []string{organizations}, query: page(after, limit)})
 }
 
 // Organization returns one.
@@ -223,9 +227,9 @@ func (c *Client) PutOrganization(ctx context.Context, id string, what Organizati
 	return put[Organization](ctx, c, what, when, organizations, id)
 }
 
-// DeleteProject deletes one in which no key is that could be used.
-func (c *Client) DeleteProject(ctx context.Context, organization, id, reason string) (Gone, error) {
-	return ask[Gone](ctx, c, request{method: http.MethodDelete, path: []string{organizations, organization, projects, id}, query: If{Reason: reason}.query()})
+// DeleteOrganization deletes one that is enabled and has neither keys nor projects.
+func (c *Client) DeleteOrganization(ctx context.Context, id string, when If) (Gone, error) {
+	return remove(ctx, c, when, organizations, id)
 }
 
 // SwitchOrganization disables an organization, so that every key of it is refused, or enables it.
@@ -237,9 +241,19 @@ func (c *Client) SwitchOrganization(ctx context.Context, id string, disabled boo
 	return post[Organization](ctx, c, Because{reason}, organizations, id, verb)
 }
 
-// Projects returns an organization's projects.
-func (c *Client) Projects(ctx context.Context, organization string) (Projects, error) {
-	return ask[Projects](ctx, c, request{method: http.MethodGet, path: []string{organizations, organization, projects}})
+// Projects returns a page of an organization's projects: those after an id, at most limit; 0 leaves their number to the server.
+func (c *Client) Projects(ctx context.Context, organization, after string, limit int) (Projects, error) {
+	return ask[Projects](ctx, c, request{method: http.MethodGet, path: []string{organizations, organization, projects}, query: page(after, limit)})
+}
+
+// Project returns one of an organization's projects.
+func (c *Client) Project(ctx context.Context, organization, id string) (Project, error) {
+	return ask[Project](ctx, c, request{method: http.MethodGet, path: []string{organizations, organization, projects, id}})
+}
+
+// DeleteProject deletes one in which no key is that could be used.
+func (c *Client) DeleteProject(ctx context.Context, organization, id string, when If) (Gone, error) {
+	return remove(ctx, c, when, organizations, organization, projects, id)
 }
 
 // PutProject makes or changes one.
@@ -249,14 +263,7 @@ func (c *Client) PutProject(ctx context.Context, organization, id string, what P
 
 // Keys returns a page of an organization's keys: those after an id, at most limit; 0 leaves their number to the server.
 func (c *Client) Keys(ctx context.Context, organization, after string, limit int) (Keys, error) {
-	query := limited(limit)
-	if after != "" {
-		if query == nil {
-			query = url.Values{}
-		}
-		query.Set("after", after)
-	}
-	return ask[Keys](ctx, c, request{method: http.MethodGet, path: []string{organizations, organization, keys}, query: query})
+	return ask[Keys](ctx, c, request{method: http.MethodGet, path: []string{organizations, organization, keys}, query: page(after, limit)})
 }
 
 // Key returns one of an organization's keys.
@@ -269,14 +276,15 @@ func (c *Client) CreateKey(ctx context.Context, organization string, what KeyReq
 	return post[NewKey](ctx, c, what, organizations, organization, keys)
 }
 
-// RotateKey makes a key that takes the place of another. Its answer alone has the key itself.
-func (c *Client) RotateKey(ctx context.Context, organization, id string, what Rotation) (NewKey, error) {
-	return post[NewKey](ctx, c, what, organizations, organization, keys, id, "rotate")
+// RotateKey makes a key that takes the place of another. Its answer alone has the key itself. The other must have this revision;
+// nil: whatever it has.
+func (c *Client) RotateKey(ctx context.Context, organization, id string, what Rotation, revision *int64) (NewKey, error) {
+	return write[NewKey](ctx, c, http.MethodPost, what, If{Revision: revision}, organizations, organization, keys, id, "rotate")
 }
 
 // RevokeKey ends a key for good.
-func (c *Client) RevokeKey(ctx context.Context, organization, id, reason string) (Key, error) {
-	return post[Key](ctx, c, Because{reason}, organizations, organization, keys, id, "revoke")
+func (c *Client) RevokeKey(ctx context.Context, organization, id string, when If) (Key, error) {
+	return write[Key](ctx, c, http.MethodPost, Because{when.Reason}, If{Revision: when.Revision}, organizations, organization, keys, id, "revoke")
 }
 
 // ImportKeys keeps fingerprints of keys of another service.
@@ -302,10 +310,30 @@ func (c *Client) Entries(ctx context.Context, filter EntryFilter) (Entries, erro
 }
 
 func put[T any](ctx context.Context, c *Client, body any, when If, path ...string) (T, error) {
+	return write[T](ctx, c, http.MethodPut, body, when, path...)
+}
+
+func write[T any](ctx context.Context, c *Client, method string, body any, when If, path ...string) (T, error) {
 	content, err := json.Marshal(body)
 	if err != nil {
 		var none T
 		return none, err
 	}
-	return ask[T](ctx, c, request{method: http.MethodPut, path: path, query: when.query(), header: when.header(), kind: jsonType, body: content})
+	return ask[T](ctx, c, request{method: method, path: path, query: when.query(), header: when.header(), kind: jsonType, body: content})
+}
+
+func remove(ctx context.Context, c *Client, when If, path ...string) (Gone, error) {
+	return ask[Gone](ctx, c, request{method: http.MethodDelete, path: path, query: when.query(), header: when.header()})
+}
+
+// page asks for what comes after an id.
+func page(after string, limit int) url.Values {
+	query := limited(limit)
+	if after != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("after", after)
+	}
+	return query
 }

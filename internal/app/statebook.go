@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/gateway"
@@ -53,16 +54,17 @@ func (a *App) besidePublic() []gateway.Component {
 	return a.place.besidePublic()
 }
 
-// mint makes new keys under the newest pepper; nil where there is no pepper.
-func (a *App) mint() (func(*auth.Key) (key, signing auth.Secret, err error), error) {
+// mints lets operators make keys and signing secrets under the newest pepper, if there is one.
+func (a *App) mints(o *admin.Options) error {
 	if len(a.config.Identity.Peppers) == 0 || a.place.identities == nil {
-		return nil, nil
+		return nil
 	}
 	peppers, err := a.config.peppers()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return peppers.Make, nil
+	o.Mint, o.Seal = peppers.Make, peppers.Seal
+	return nil
 }
 
 // pepper is where the pepper of dev's keys is: beside its state book, made at the first start and never printed.

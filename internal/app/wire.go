@@ -213,17 +213,17 @@ func (a *App) wire(opts Options) error {
 	if err := a.listen(opts.Hints); err != nil {
 		return err
 	}
-	mint, err := a.mint()
-	if err != nil {
-		return err
-	}
 	a.level = newLogLevel(a.log, opts.Level)
 	a.onStop("log level", func(context.Context) error { a.level.stop(); return nil })
-	return a.wireAdmin(opts, admin.Options{
+	options := admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
-		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities, Mint: mint,
+		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities,
 		Description: api.OpenAPI,
-	})
+	}
+	if err := a.mints(&options); err != nil {
+		return err
+	}
+	return a.wireAdmin(opts, options)
 }
 
 // lastGood is where the store keeps its copy. The default applies only where its directory exists.

@@ -83,7 +83,8 @@ type Key struct {
 	Revision   int64     `json:"revision"`
 }
 
-// Change is one step of a Ledger: the organization or the key as it stands now. Of a key that was deleted, Gone is its id.
+// Change is one step of a Ledger: the organization or the key as it stands now. Of a key that was deleted, Gone is its id; of an organization that was,
+// Organization has its id alone, and no revision.
 type Change struct {
 	Organization *Organization
 	Key          *Key
@@ -109,6 +110,14 @@ var (
 	ErrExists   = errors.New("there is one with this id already")
 	ErrConflict = errors.New("it has changed in the meantime")
 )
+
+// Hindrance is an ErrConflict that nobody else's change is to blame for: what stands in the way of a change, and what to do about it, in one sentence.
+type Hindrance string
+
+func (h Hindrance) Error() string { return string(h) }
+
+// Is makes every Hindrance an ErrConflict.
+func (Hindrance) Is(target error) bool { return target == ErrConflict } //nolint:errorlint // One link of the chain: errors.Is walks it.
 
 // Entry is one line of the audit: who changed what, with what there was before and after, as JSON without any secret.
 type Entry struct {

@@ -84,7 +84,7 @@ func inventory(t *testing.T, book *Book) (s stock) {
 	must(t, err)
 	s.history, err = book.History(waits(t), "", "", 100)
 	must(t, err)
-	s.organizations, err = book.Organizations(waits(t))
+	s.organizations, err = book.Organizations(waits(t), "", maxPage)
 	must(t, err)
 	for _, o := range s.organizations {
 		keys, err := book.Keys(waits(t), o.ID, "", 100)

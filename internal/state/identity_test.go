@@ -79,7 +79,7 @@ func TestOrganizationsAreKeptWithTheirRevisions(t *testing.T) {
 				t.Errorf("%s if %d: %v, want %v", test.id, test.condition, err, test.want)
 			}
 		}
-		all, err := book.Organizations(waits(t))
+		all, err := book.Organizations(waits(t), "", 0)
 		must(t, err)
 		if len(all) != 2 || all[0] != after || all[1].ID != "other" {
 			t.Errorf("all are %+v", all)
@@ -105,18 +105,18 @@ func TestProjectsAreTheirOrganizations(t *testing.T) {
 		}
 		k.Organization = "acme"
 		made(t, book, k)
-		if err := book.DeleteProject(waits(t), "acme", "search", tester); !errors.Is(err, ErrInUse) {
+		if err := book.DeleteProject(waits(t), "acme", "search", nil, tester); !errors.Is(err, ErrInUse) {
 			t.Errorf("a project with a key: %v", err)
 		}
 		revoke(t, book, k)
-		if err := book.DeleteProject(waits(t), "other", "search", tester); !errors.Is(err, auth.ErrNotFound) {
+		if err := book.DeleteProject(waits(t), "other", "search", nil, tester); !errors.Is(err, auth.ErrNotFound) {
 			t.Errorf("another organization's: %v", err)
 		}
-		must(t, book.DeleteProject(waits(t), "acme", "search", tester))
-		if left, err := book.Projects(waits(t), "acme"); err != nil || len(left) > 0 {
+		must(t, book.DeleteProject(waits(t), "acme", "search", nil, tester))
+		if left, err := book.Projects(waits(t), "acme", "", 0); err != nil || len(left) > 0 {
 			t.Errorf("%+v, %v", left, err)
 		}
-		if _, err := book.Projects(waits(t), "nobody"); !errors.Is(err, auth.ErrNotFound) {
+		if _, err := book.Projects(waits(t), "nobody", "", 0); !errors.Is(err, auth.ErrNotFound) {
 			t.Errorf("projects of nobody: %v", err)
 		}
 	})
@@ -166,8 +166,8 @@ func TestAnotherOrganizationsKeyIsNotFound(t *testing.T) {
 		calls := map[string]error{}
 		_, calls["read"] = book.Key(waits(t), "other", k.ID)
 		_, calls["change"] = book.ChangeKey(waits(t), "other", k.ID, change, "update", tester)
-		_, calls["rotate"] = book.Rotate(waits(t), "other", k.ID, aKey("other", 2), time.Now().Add(time.Hour), tester)
-		calls["delete"] = book.DeleteKey(waits(t), "other", k.ID, tester)
+		_, calls["rotate"] = book.Rotate(waits(t), "other", k.ID, nil, aKey("other", 2), time.Now().Add(time.Hour), tester)
+		calls["delete"] = book.DeleteKey(waits(t), "other", k.ID, nil, tester)
 		_, calls["list"] = book.Keys(waits(t), "nobody", "", 10)
 		_, calls["import"] = book.ImportKeys(waits(t), "nobody", []auth.Key{{ID: "i0000001", Digest: k.Digest}}, tester)
 		for call, err := range calls {
@@ -228,32 +228,32 @@ func TestRotationLeavesTheOldKeyItsGrace(t *testing.T) {
 		book := withKeys(t, place)
 		old := made(t, book, aKey("acme", 1))
 		grace := time.Now().Add(time.Hour)
-		next, err := book.Rotate(waits(t), "acme", old.ID, aKey("", 2), grace, tester)
+		next, err := book.Rotate(waits(t), "acme", old.ID, nil, aKey("", 2), grace, tester)
 		must(t, err)
 		read, err := book.Key(waits(t), "acme", old.ID)
 		must(t, err)
 		if read.RotatedTo != next.ID || !read.ExpiresAt.Equal(grace) || next.Organization != "acme" || next.Revision == 0 || read.Revision <= next.Revision {
 			t.Errorf("old %+v, next %+v", read, next)
 		}
-		if _, err := book.Rotate(waits(t), "acme", old.ID, aKey("", 3), grace, tester); !errors.Is(err, auth.ErrConflict) {
+		if _, err := book.Rotate(waits(t), "acme", old.ID, nil, aKey("", 3), grace, tester); !errors.Is(err, auth.ErrConflict) {
 			t.Errorf("once more: %v", err)
 		}
 		soon := time.Now().Add(time.Minute)
 		_, err = book.ChangeKey(waits(t), "acme", next.ID, func(k *auth.Key) error { k.ExpiresAt = soon; return nil }, "update", tester)
 		must(t, err)
-		_, err = book.Rotate(waits(t), "acme", next.ID, aKey("", 4), grace, tester)
+		_, err = book.Rotate(waits(t), "acme", next.ID, nil, aKey("", 4), grace, tester)
 		must(t, err)
 		if read, err := book.Key(waits(t), "acme", next.ID); err != nil || !read.ExpiresAt.Equal(soon) {
 			t.Errorf("a rotation lengthens a life: %+v, %v", read, err)
 		}
 		revoke(t, book, aKey("acme", 4))
-		if _, err := book.Rotate(waits(t), "acme", "k0000004", aKey("", 5), grace, tester); !errors.Is(err, auth.ErrConflict) {
+		if _, err := book.Rotate(waits(t), "acme", "k0000004", nil, aKey("", 5), grace, tester); !errors.Is(err, auth.ErrConflict) {
 			t.Errorf("a revoked key: %v", err)
 		}
-		if err := book.DeleteKey(waits(t), "acme", old.ID, tester); !errors.Is(err, auth.ErrConflict) {
+		if err := book.DeleteKey(waits(t), "acme", old.ID, nil, tester); !errors.Is(err, auth.ErrConflict) {
 			t.Errorf("a key in its grace: %v", err)
 		}
-		must(t, book.DeleteKey(waits(t), "acme", "k0000004", tester))
+		must(t, book.DeleteKey(waits(t), "acme", "k0000004", nil, tester))
 		if _, err := book.Key(waits(t), "acme", "k0000004"); !errors.Is(err, auth.ErrNotFound) {
 			t.Errorf("a deleted key: %v", err)
 		}

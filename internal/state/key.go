@@ -146,7 +146,7 @@ func keep(ctx context.Context, tx tx, keys []auth.Key, by auth.By, action string
 	if there, err := tick(ctx, tx, countKeys, len(keys)); err != nil {
 		return err
 	} else if there > maxKeys {
-		return refusal{fmt.Errorf("the state book holds %d keys, and no more can be created; delete some that are revoked or expired", there-int64(len(keys)))}
+		return full(there-int64(len(keys)), "keys", "delete some that are revoked or expired")
 	}
 	rows, entries := make([][]any, len(keys)), make([][]any, len(keys))
 	for i := range keys {

@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"time"
 
@@ -36,7 +35,7 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 		after = fixed
 		switch {
 		case !before.RevokedAt.IsZero() && !after.RevokedAt.Equal(before.RevokedAt):
-			return refusal{fmt.Errorf("a key that was revoked stays so: %w", auth.ErrConflict)}
+			return refusal{auth.Hindrance("a key that was revoked stays so")}
 		case reflect.DeepEqual(before, after):
 			return errUnchanged
 		case before.Project != after.Project:
@@ -73,8 +72,9 @@ func update(ctx context.Context, tx tx, before, after *auth.Key, action string, 
 }
 
 // Rotate keeps next, a new key of the organization, as the one that takes the place of another, which ends at graceUntil unless it ends earlier, and
-// returns next. It fails as CreateKey does, and with auth.ErrConflict where the other was revoked, has expired, or was rotated before.
-func (b *Book) Rotate(ctx context.Context, organization, id string, next auth.Key, graceUntil time.Time, by auth.By) (auth.Key, error) {
+// returns next. condition is as PutOrganization's, of the other. It fails as CreateKey does, and with auth.ErrConflict where the other was revoked, has
+// expired, or was rotated before.
+func (b *Book) Rotate(ctx context.Context, organization, id string, condition *int64, next auth.Key, graceUntil time.Time, by auth.By) (auth.Key, error) {
 	if graceUntil.IsZero() || graceUntil.After(latest) {
 		return auth.Key{}, errors.New("the grace needs an end, before the year 2200")
 	}
@@ -84,13 +84,16 @@ func (b *Book) Rotate(ctx context.Context, organization, id string, next auth.Ke
 		if err != nil {
 			return err
 		}
+		if err := permits(condition, true, before.Revision); err != nil {
+			return err
+		}
 		switch {
 		case !before.RevokedAt.IsZero():
-			return refusal{fmt.Errorf("the key is revoked: %w", auth.ErrConflict)}
+			return refusal{auth.Hindrance("it is revoked; create another")}
 		case !before.ExpiresAt.IsZero() && !before.ExpiresAt.After(time.Now()):
-			return refusal{fmt.Errorf("the key has expired: %w", auth.ErrConflict)}
+			return refusal{auth.Hindrance("it has expired; create another")}
 		case before.RotatedTo != "":
-			return refusal{fmt.Errorf("the key was rotated before, to %s: %w", before.RotatedTo, auth.ErrConflict)}
+			return refusal{auth.Hindrance("it was rotated before, to " + before.RotatedTo + ": rotate that")}
 		}
 		if err := create(ctx, tx, &next, by); err != nil {
 			return err
@@ -108,9 +111,9 @@ func (b *Book) Rotate(ctx context.Context, organization, id string, next auth.Ke
 	return next, nil
 }
 
-// DeleteKey takes away a key that nobody can use: one that is revoked or expired. The audit keeps what it was. It fails with auth.ErrNotFound, and
-// with auth.ErrConflict where the key is in force.
-func (b *Book) DeleteKey(ctx context.Context, organization, id string, by auth.By) error {
+// DeleteKey takes away a key that nobody can use: one that is revoked or expired. condition is as PutOrganization's. The audit keeps what it was. It
+// fails with auth.ErrNotFound, and with auth.ErrConflict also where the key is in force.
+func (b *Book) DeleteKey(ctx context.Context, organization, id string, condition *int64, by auth.By) error {
 	if err := checkBy(by); err != nil {
 		return err
 	}
@@ -119,8 +122,11 @@ func (b *Book) DeleteKey(ctx context.Context, organization, id string, by auth.B
 		if err != nil {
 			return err
 		}
+		if err := permits(condition, true, before.Revision); err != nil {
+			return err
+		}
 		if before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
-			return refusal{fmt.Errorf("the key is in force, revoke it first: %w", auth.ErrConflict)}
+			return refusal{auth.Hindrance("it is in force: revoke it first")}
 		}
 		revision, err := tick(ctx, tx, clockIdentity, 1)
 		if err != nil {

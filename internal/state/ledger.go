@@ -162,15 +162,21 @@ func (f *follower) update(ctx context.Context) error {
 	return nil
 }
 
-// gone gives the keys that were deleted, and have not been made again.
+// gone gives the organizations and the keys that were deleted, and have not been made again.
 func gone(ctx context.Context, tx tx, take func(auth.Change), after, until int64) error {
 	return tx.each(ctx, func(row row) error {
-		var id string
-		err := row.Scan(&id)
-		take(auth.Change{Gone: id})
+		var kind, id string
+		err := row.Scan(&kind, &id)
+		if kind == kindOrganization {
+			take(auth.Change{Organization: &auth.Organization{ID: id}})
+		} else {
+			take(auth.Change{Gone: id})
+		}
 		return err
-	}, `SELECT id FROM audit WHERE sequence > $1 AND sequence <= $2 AND kind = $3 AND action = $4
-		AND NOT EXISTS (SELECT 1 FROM api_key WHERE api_key.id = audit.id) ORDER BY sequence`, after, until, kindKey, actionDelete)
+	}, `SELECT kind, id FROM audit WHERE sequence > $1 AND sequence <= $2 AND action = $3 AND
+		(kind = $4 AND NOT EXISTS (SELECT 1 FROM api_key WHERE api_key.id = audit.id) OR
+		kind = $5 AND NOT EXISTS (SELECT 1 FROM organization WHERE organization.id = audit.id)) ORDER BY sequence`,
+		after, until, actionDelete, kindKey, kindOrganization)
 }
 
 // Used is auth.Ledger's. An earlier use than the one that is known, and one of a key that is not there, count for nothing. It is not one transaction: where

@@ -68,7 +68,7 @@ func following(t testing.TB, ledger auth.Ledger) *known {
 func (k *known) agrees(t testing.TB, book *Book) {
 	t.Helper()
 	organizations, keys := map[string]auth.Organization{}, map[string]auth.Key{}
-	all, err := book.Organizations(waits(t))
+	all, err := book.Organizations(waits(t), "", maxPage)
 	must(t, err)
 	for _, o := range all {
 		organizations[o.ID] = o
@@ -131,9 +131,9 @@ func TestFollowingEndsAsAFreshLoad(t *testing.T) {
 						return nil
 					}, "revoke", tester)
 				case 3:
-					_, err = book.Rotate(waits(t), organization, id, fresh(), time.Now().Add(time.Hour), tester)
+					_, err = book.Rotate(waits(t), organization, id, nil, fresh(), time.Now().Add(time.Hour), tester)
 				case 4:
-					err = book.DeleteKey(waits(t), organization, id, tester)
+					err = book.DeleteKey(waits(t), organization, id, nil, tester)
 				case 5:
 					a, b := fresh(), fresh()
 					a.Pepper, b.Pepper = 0, 0

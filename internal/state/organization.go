@@ -18,15 +18,15 @@ func scanOrganization(row row) (o auth.Organization, err error) {
 	return o, err
 }
 
-// Organizations gives all of them by id.
-func (b *Book) Organizations(ctx context.Context) ([]auth.Organization, error) {
+// Organizations gives them by id, those after the id, at most limit: 1,000 or less, 0 is 100.
+func (b *Book) Organizations(ctx context.Context, after string, limit int) ([]auth.Organization, error) {
 	var found []auth.Organization
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
 		return tx.each(ctx, func(row row) error {
 			o, err := scanOrganization(row)
 			found = append(found, o)
 			return err
-		}, "SELECT "+organizationColumns+" FROM organization ORDER BY id")
+		}, "SELECT "+organizationColumns+" FROM organization WHERE id > $1 ORDER BY id LIMIT $2", after, page(limit))
 	})
 	if err != nil {
 		return nil, err
@@ -98,6 +98,49 @@ func (b *Book) PutOrganization(ctx context.Context, o auth.Organization, conditi
 	return o, nil
 }
 
+// DeleteOrganization deletes one that has neither a key nor a project, and is not disabled: whoever is vouched for by others would be let in again.
+// condition is as PutOrganization's. It fails with auth.ErrNotFound or auth.ErrConflict. The audit keeps what it was.
+func (b *Book) DeleteOrganization(ctx context.Context, id string, condition *int64, by auth.By) error {
+	if err := checkBy(by); err != nil {
+		return err
+	}
+	return b.write(ctx, clockIdentity, func(ctx context.Context, tx tx) error {
+		before, err := organization(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := permits(condition, true, before.Revision); err != nil {
+			return err
+		}
+		if before.Disabled {
+			return refusal{auth.Hindrance("it is disabled, and would not be any more: whoever is vouched for by others would be let in; enable it first, or leave it as it is")}
+		}
+		for _, has := range []struct {
+			table string
+			so    auth.Hindrance
+		}{
+			{"api_key", "it has keys: revoke them, delete them, and then the organization; or disable it, which refuses all of them at once"},
+			{"project", "it has projects: delete them first"},
+		} {
+			var some bool
+			if err := tx.one(ctx, "SELECT EXISTS (SELECT 1 FROM "+has.table+" WHERE organization = $1)", id).Scan(&some); err != nil {
+				return err
+			}
+			if some {
+				return refusal{has.so}
+			}
+		}
+		revision, err := tick(ctx, tx, clockIdentity, 1)
+		if err != nil {
+			return err
+		}
+		if err := tx.exec(ctx, "DELETE FROM organization WHERE id = $1", id); err != nil {
+			return err
+		}
+		return audit(ctx, tx, revision, by, actionDelete, kindOrganization, id, id, &before, nil)
+	})
+}
+
 // permits holds a condition against what is there.
 func permits(condition *int64, there bool, revision int64) error {
 	switch {
@@ -118,7 +161,12 @@ func room(ctx context.Context, tx tx, count string, limit int64, what string, ar
 		return err
 	}
 	if there >= limit {
-		return refusal{fmt.Errorf("the state book holds %d %s, and no more can be created", there, what)}
+		return full(there, what, "delete what is needed no more")
 	}
 	return nil
+}
+
+// full is the refusal of a book that holds as much as it may.
+func full(there int64, what, helps string) error {
+	return refusal{auth.Hindrance(fmt.Sprintf("the state book holds %d %s, and no more can be created: %s", there, what, helps))}
 }

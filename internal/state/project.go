@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/ai-aas/api-router/internal/auth"
 )
@@ -22,8 +21,15 @@ func project(ctx context.Context, tx tx, organization, id string) (auth.Project,
 	return p, absent(err)
 }
 
-// Projects gives an organization's projects by id. It fails with auth.ErrNotFound where there is no such organization.
-func (b *Book) Projects(ctx context.Context, of string) ([]auth.Project, error) {
+// Project gives one of an organization's projects; it fails with auth.ErrNotFound, also for another organization's.
+func (b *Book) Project(ctx context.Context, organization, id string) (p auth.Project, err error) {
+	err = b.read(ctx, func(ctx context.Context, tx tx) error { p, err = project(ctx, tx, organization, id); return err })
+	return p, err
+}
+
+// Projects gives an organization's projects by id, those after the id, at most limit: 1,000 or less, 0 is 100. It fails with auth.ErrNotFound where
+// there is no such organization.
+func (b *Book) Projects(ctx context.Context, of, after string, limit int) ([]auth.Project, error) {
 	var found []auth.Project
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
 		if _, err := organization(ctx, tx, of); err != nil {
@@ -33,7 +39,7 @@ func (b *Book) Projects(ctx context.Context, of string) ([]auth.Project, error) 
 			p, err := scanProject(row)
 			found = append(found, p)
 			return err
-		}, "SELECT "+projectColumns+" FROM project WHERE organization = $1 ORDER BY id", of)
+		}, "SELECT "+projectColumns+" FROM project WHERE organization = $1 AND id > $2 ORDER BY id LIMIT $3", of, after, page(limit))
 	})
 	if err != nil {
 		return nil, err
@@ -89,17 +95,20 @@ func (b *Book) PutProject(ctx context.Context, p auth.Project, condition *int64,
 	return p, nil
 }
 
-// ErrInUse says that something cannot be deleted.
-var ErrInUse = fmt.Errorf("a key that is not revoked is in it: %w", auth.ErrConflict)
+// ErrInUse says that something cannot be deleted. It is an auth.ErrConflict.
+const ErrInUse auth.Hindrance = "a key that is not revoked is in it: revoke it, or move it to another project, first"
 
-// DeleteProject deletes one without keys that could be used. It fails with auth.ErrNotFound or ErrInUse.
-func (b *Book) DeleteProject(ctx context.Context, organization, id string, by auth.By) error {
+// DeleteProject deletes one without keys that could be used. condition is as PutOrganization's. It fails with auth.ErrNotFound, auth.ErrConflict or ErrInUse.
+func (b *Book) DeleteProject(ctx context.Context, organization, id string, condition *int64, by auth.By) error {
 	if err := checkBy(by); err != nil {
 		return err
 	}
 	return b.write(ctx, clockIdentity, func(ctx context.Context, tx tx) error {
 		before, err := project(ctx, tx, organization, id)
 		if err != nil {
+			return err
+		}
+		if err := permits(condition, true, before.Revision); err != nil {
 			return err
 		}
 		var keys int
