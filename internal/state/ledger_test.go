@@ -30,6 +30,10 @@ func (k *known) give(c auth.Change) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch {
+	case c.Organization != nil && c.Organization.Revision == 0:
+		if delete(k.organizations, c.Organization.ID); *c.Organization != (auth.Organization{ID: c.Organization.ID}) {
+			k.order = append(k.order, fmt.Sprintf("something is left of %+v", c.Organization))
+		}
 	case c.Organization != nil:
 		k.organizations[c.Organization.ID] = *c.Organization
 	case c.Key != nil:
