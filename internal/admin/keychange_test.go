@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -395,5 +396,46 @@ func TestAFullBookIsARefusalThatSaysWhatHelps(t *testing.T) {
 	}
 	if strings.Contains(strings.TrimPrefix(h.log.String(), before), `"level":"ERROR"`) {
 		t.Error("a full book is told as a failure of the router")
+	}
+}
+
+// meanwhile is a book in which somebody else makes a change just after a key was read, once.
+type meanwhile struct {
+	Identities
+
+	change func()
+}
+
+func (m *meanwhile) Key(ctx context.Context, organization, id string) (auth.Key, error) {
+	k, err := m.Identities.Key(ctx, organization, id)
+	if change := m.change; change != nil {
+		m.change = nil
+		change()
+	}
+	return k, err
+}
+
+func TestARotationOverrulesNoChangeThatComesBetween(t *testing.T) {
+	book := &meanwhile{}
+	h := newHouse(t, func(o *Options) { book.Identities, o.Identities = o.Identities, book })
+	h.acme("acme")
+	ctx, c := t.Context(), h.client(adminapi.RoleAdmin)
+	made, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{})
+	must(t, err)
+	restrict := func() {
+		_, err := c.ChangeKey(ctx, "acme", made.ID, adminapi.KeyChange{Scopes: adminapi.ScopesChange{Models: adminapi.To([]string{"m"})}}, nil)
+		must(t, err)
+	}
+	book.change = restrict
+	if _, err := c.RotateKey(ctx, "acme", made.ID, adminapi.Rotation{}, &made.Revision); refusal(t, err).Code != "precondition_failed" {
+		t.Error(err)
+	}
+	_, err = c.ChangeKey(ctx, "acme", made.ID, adminapi.KeyChange{Scopes: adminapi.ScopesChange{Models: adminapi.To[[]string](nil)}}, nil)
+	must(t, err)
+	book.change = restrict
+	next, err := c.RotateKey(ctx, "acme", made.ID, adminapi.Rotation{}, nil)
+	must(t, err)
+	if !slices.Equal(next.Scopes.Models, []string{"m"}) {
+		t.Errorf("the key that takes the place of a restricted one may use %v", next.Scopes.Models)
 	}
 }

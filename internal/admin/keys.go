@@ -189,20 +189,29 @@ func (a *Admin) rotateKey(ctx context.Context, book Identities, c *call) (reply,
 	if err := p.err("the rotation"); err != nil {
 		return reply{}, err
 	}
-	old, err := book.Key(ctx, c.organization, c.item)
-	if err != nil {
-		return reply{}, identityRefusal(err, c.theKey(), when)
-	}
 	by := c.by(ask.Reason)
-	next := auth.Key{Organization: old.Organization, Project: old.Project, Name: old.Name, Scopes: old.Scopes, ExpiresAt: old.ExpiresAt}
-	answer, err := a.mint(&next, func() (auth.Key, error) {
-		return book.Rotate(ctx, c.organization, c.item, when, next, time.Now().Add(grace), by)
-	})
-	if err != nil {
-		return reply{}, identityRefusal(err, c.theKey(), when)
+	for {
+		old, err := book.Key(ctx, c.organization, c.item)
+		if err != nil {
+			return reply{}, identityRefusal(err, c.theKey(), when)
+		}
+		condition := when
+		if condition == nil { // What was read is what the next key is like: nobody who takes a scope away meanwhile is overruled.
+			condition = &old.Revision
+		}
+		next := auth.Key{Organization: old.Organization, Project: old.Project, Name: old.Name, Scopes: old.Scopes, ExpiresAt: old.ExpiresAt}
+		answer, err := a.mint(&next, func() (auth.Key, error) {
+			return book.Rotate(ctx, c.organization, c.item, condition, next, time.Now().Add(grace), by)
+		})
+		switch {
+		case raced(err, when) && pause(ctx, retryAfter):
+			continue
+		case err != nil:
+			return reply{}, identityRefusal(err, c.theKey(), when)
+		}
+		a.told(c, "a key was rotated", c.organization, c.item, by)
+		return answer, nil
 	}
-	a.told(c, "a key was rotated", c.organization, c.item, by)
-	return answer, nil
 }
 
 // maxImportBody is the largest import, in bytes.

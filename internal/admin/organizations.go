@@ -245,7 +245,7 @@ func (a *Admin) switchOrganization(disabled bool) func(context.Context, Identiti
 			o.Disabled = disabled
 			o, err = book.PutOrganization(ctx, o, condition, by)
 			switch {
-			case errors.Is(err, auth.ErrConflict) && when == nil && pause(ctx, retryAfter): // Its name was changed at the same time: that does not matter here.
+			case raced(err, when) && pause(ctx, retryAfter): // Its name was changed at the same time: that does not matter here.
 				continue
 			case err != nil:
 				return reply{}, identityRefusal(err, what, when)
@@ -255,6 +255,12 @@ func (a *Admin) switchOrganization(disabled bool) func(context.Context, Identiti
 			return showOrganization(o), nil
 		}
 	}
+}
+
+// raced says that somebody else's change came before one without a condition, which can be made anew on what is there now.
+func raced(err error, when *int64) bool {
+	_, hindered := errors.AsType[auth.Hindrance](err)
+	return when == nil && !hindered && errors.Is(err, auth.ErrConflict)
 }
 
 // retryAfter is the pause before a change is tried again that somebody else's came before.

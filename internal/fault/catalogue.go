@@ -87,7 +87,7 @@ var catalogue = index([]Entry{
 	{NotFound, http.StatusNotFound, typeRequest, false, "Nothing is served at this path"},
 	{MethodNotAllowed, http.StatusMethodNotAllowed, typeRequest, false, "The path exists, but not for this HTTP method"},
 	{RequestTimeout, http.StatusRequestTimeout, typeRequest, true, "The request's body did not arrive in time"},
-	{PreconditionFailed, http.StatusPreconditionFailed, typeRequest, false, "The document has changed since it was read"},
+	{PreconditionFailed, http.StatusPreconditionFailed, typeRequest, false, "What is there does not allow this change"},
 	{RequestTooLarge, http.StatusRequestEntityTooLarge, typeRequest, false, "The request's body is larger than this router accepts"},
 	{UnsupportedMediaType, http.StatusUnsupportedMediaType, typeRequest, false, "The body is not sent as plain JSON"},
 	{RateLimitExceeded, http.StatusTooManyRequests, typeRateLimit, true, "More requests came than are allowed in this time"},
