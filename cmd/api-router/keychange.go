@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -163,7 +164,7 @@ func (o *operation) wholeKey(k *adminapi.Key) error {
 	}
 	bound := ""
 	if s.MaxTokens > 0 {
-		bound = fmt.Sprint(s.MaxTokens)
+		bound = strconv.FormatInt(s.MaxTokens, 10)
 	}
 	state := k.State
 	if k.RotatedTo != "" {
@@ -173,11 +174,23 @@ func (o *operation) wholeKey(k *adminapi.Key) error {
 		state += ", imported"
 	}
 	return o.table([]string{"FIELD", "VALUE"}, [][]string{
-		{"ID", k.ID}, {"Organization", k.Organization}, {"Project", k.Project}, {"Name", k.Name}, {"State", state},
-		{"Models", cmp.Or(strings.Join(s.Models, ", "), "all")}, {"Endpoints", cmp.Or(strings.Join(s.Endpoints, ", "), "all")}, {"Networks", cmp.Or(strings.Join(s.Networks, ", "), "all")},
-		{"Tokens at most", bound}, {"Tags", strings.Join(tags, ", ")}, {"May set x-priority", yes(s.Priority)}, {"Signed", cmp.Or(s.Signature, "no")},
-		{"Expires", cmp.Or(when(k.ExpiresAt), "never")}, {"Revoked", when(k.RevokedAt)}, {"Last used", when(k.LastUsedAt)},
-		{"Created", strings.TrimSpace(when(k.CreatedAt) + " " + k.CreatedBy)}, {"Revision", revision(k.Revision)},
+		{"ID", k.ID},
+		{"Organization", k.Organization},
+		{"Project", k.Project},
+		{"Name", k.Name},
+		{"State", state},
+		{"Models", cmp.Or(strings.Join(s.Models, ", "), "all")},
+		{"Endpoints", cmp.Or(strings.Join(s.Endpoints, ", "), "all")},
+		{"Networks", cmp.Or(strings.Join(s.Networks, ", "), "all")},
+		{"Tokens at most", bound},
+		{"Tags", strings.Join(tags, ", ")},
+		{"May set x-priority", yes(s.Priority)},
+		{"Signed", cmp.Or(s.Signature, "no")},
+		{"Expires", cmp.Or(when(k.ExpiresAt), "never")},
+		{"Revoked", when(k.RevokedAt)},
+		{"Last used", when(k.LastUsedAt)},
+		{"Created", strings.TrimSpace(when(k.CreatedAt) + " " + k.CreatedBy)},
+		{"Revision", revision(k.Revision)},
 	})
 }
 

@@ -122,9 +122,12 @@ func TestAChangeThatCannotBeIsRefusedWhole(t *testing.T) {
 		says     []string
 		headers  []string
 	}{
-		"everything wrong": {made.ID, `{"name":"\u0007","project":"a b","expires_at":"2001-01-01T00:00:00Z","expires_in":"1h","reason":"\n",
+		"everything wrong": {
+			made.ID, `{"name":"\u0007","project":"a b","expires_at":"2001-01-01T00:00:00Z","expires_in":"1h","reason":"\n",
 			"scopes":{"models":["a*b"],"endpoints":["/v1/models"],"networks":["10.0.0.1/8"],"max_tokens":-1,"signature":"perhaps","tags":{"a b":"x"}}}`, 400,
-			[]string{"11 things are wrong", "name:", "project:", "expires_at:", "expires_in:", "reason:", "scopes.models[0]", "scopes.endpoints[0]", "scopes.networks[0]", "scopes.max_tokens", "scopes.signature", "scopes.tags"}, nil},
+			[]string{"11 things are wrong", "name:", "project:", "expires_at:", "expires_in:", "reason:", "scopes.models[0]", "scopes.endpoints[0]", "scopes.networks[0]", "scopes.max_tokens", "scopes.signature", "scopes.tags"},
+			nil,
+		},
 		"all scopes away":   {made.ID, `{"scopes":null}`, 400, []string{"name what is to change"}, nil},
 		"an unknown scope":  {made.ID, `{"scopes":{"model":["a"]}}`, 400, []string{`unknown field`, "model"}, nil},
 		"an unknown field":  {made.ID, `{"models":["a"]}`, 400, []string{`unknown field`, "models"}, nil},

@@ -117,7 +117,7 @@ type Hindrance string
 func (h Hindrance) Error() string { return string(h) }
 
 // Is makes every Hindrance an ErrConflict.
-func (Hindrance) Is(target error) bool { return target == ErrConflict } //nolint:errorlint // One link of the chain: errors.Is walks it.
+func (Hindrance) Is(target error) bool { return target == ErrConflict }
 
 // Entry is one line of the audit: who changed what, with what there was before and after, as JSON without any secret.
 type Entry struct {

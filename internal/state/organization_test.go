@@ -38,7 +38,7 @@ func TestAnOrganizationIsDeletedWhenNothingIsInIt(t *testing.T) {
 		off, err = book.PutOrganization(waits(t), off, &acme.Revision, tester)
 		must(t, err)
 		refused("one that is disabled", "enable it first", &off.Revision)
-		if err := book.DeleteOrganization(waits(t), "acme", &acme.Revision, tester); err != auth.ErrConflict { //nolint:errorlint // A Hindrance is one, too.
+		if err := book.DeleteOrganization(waits(t), "acme", &acme.Revision, tester); err != auth.ErrConflict { // A Hindrance is one, too.
 			t.Errorf("one that has changed: %v", err)
 		}
 		if err := book.DeleteOrganization(waits(t), "nobody", nil, tester); !errors.Is(err, auth.ErrNotFound) {
@@ -130,7 +130,7 @@ func TestWhatHasChangedIsNeitherDeletedNorRotated(t *testing.T) {
 		calls := map[string]error{"delete a key": book.DeleteKey(waits(t), "acme", k.ID, &old, tester), "delete a project": book.DeleteProject(waits(t), "acme", "search", &stale, tester)}
 		_, calls["rotate a key"] = book.Rotate(waits(t), "acme", k.ID, &old, aKey("", 2), time.Now().Add(time.Hour), tester)
 		for what, err := range calls {
-			if err != auth.ErrConflict { //nolint:errorlint // A Hindrance is one, too.
+			if err != auth.ErrConflict { // A Hindrance is one, too.
 				t.Errorf("%s: %v", what, err)
 			}
 		}
