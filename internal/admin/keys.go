@@ -71,10 +71,12 @@ func showKey(k *auth.Key, now time.Time) adminapi.Key {
 	shown := adminapi.Key{
 		ID: k.ID, Organization: k.Organization, Project: k.Project, Name: k.Name, State: adminapi.KeyActive, Imported: k.Pepper == 0,
 		ExpiresAt: k.ExpiresAt, RevokedAt: k.RevokedAt, RotatedTo: k.RotatedTo, CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
-		LastUsedAt: k.LastUsedAt, Revision: k.Revision,
+		LastUsedAt: k.LastUsedAt, Damage: k.Damage, Revision: k.Revision,
 		Scopes: showScopes(&k.Scopes),
 	}
 	switch {
+	case k.Damage != "":
+		shown.State = adminapi.KeyDamaged
 	case !k.RevokedAt.IsZero():
 		shown.State = adminapi.KeyRevoked
 	case !k.ExpiresAt.IsZero() && !k.ExpiresAt.After(now):
@@ -214,8 +216,12 @@ func (a *Admin) rotateKey(ctx context.Context, book Identities, c *call) (reply,
 	}
 }
 
-// maxImportBody is the largest import, in bytes.
-const maxImportBody = 16 << 20
+const (
+	// maxImportBody is the largest import, in bytes.
+	maxImportBody = 16 << 20
+	// importTimeout is for the book to take an import, which is the largest change there is.
+	importTimeout = 10 * time.Second
+)
 
 // importKeys keeps keys of another service by their fingerprints.
 func (a *Admin) importKeys(ctx context.Context, book Identities, c *call) (reply, error) {
@@ -237,6 +243,8 @@ func (a *Admin) importKeys(ctx context.Context, book Identities, c *call) (reply
 		return reply{}, err
 	}
 	by := c.by(ask.Reason)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), importTimeout) // Its body may have been long on its way.
+	defer cancel()
 	n, err := book.ImportKeys(ctx, c.organization, keys, by)
 	switch {
 	case errors.Is(err, auth.ErrNotFound):

@@ -99,6 +99,7 @@ const (
 	KeyRotated = "rotated" // another took its place; it works until its end
 	KeyExpired = "expired"
 	KeyRevoked = "revoked"
+	KeyDamaged = "damaged" // what the book has of it cannot be read: it lets nobody in, and can only be deleted
 )
 
 // Key is what is kept of a key. It does not hold the key.
@@ -107,7 +108,7 @@ type Key struct {
 	Organization string `json:"organization"`
 	Project      string `json:"project,omitempty"`
 	Name         string `json:"name,omitempty"`
-	// State is active, rotated, expired or revoked, by the server's clock.
+	// State is active, rotated, expired, revoked or damaged, by the server's clock.
 	State  string `json:"state"`
 	Scopes Scopes `json:"scopes"`
 	// Imported says that only its SHA-256 is known.
@@ -118,7 +119,9 @@ type Key struct {
 	CreatedAt  time.Time `json:"created_at"`
 	CreatedBy  string    `json:"created_by,omitempty"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
-	Revision   int64     `json:"revision"`
+	// Damage says of a damaged key what cannot be read.
+	Damage   string `json:"damage,omitempty"`
+	Revision int64  `json:"revision"`
 }
 
 // Keys are a page of an organization's keys, by id.

@@ -127,7 +127,7 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 	if c.Key == nil {
 		return
 	}
-	trouble := k.put(t, c.Key, c.Trouble)
+	trouble := k.put(t, c.Key)
 	if trouble == nil {
 		return
 	}
@@ -139,26 +139,27 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 
 // takes reports whether a change may take away what somebody had.
 func (c *Change) takes() bool {
-	return c.Gone != "" || c.Trouble != nil || c.Organization != nil && c.Organization.Disabled ||
-		c.Key != nil && (!c.Key.RevokedAt.IsZero() || !c.Key.ExpiresAt.IsZero())
+	return c.Gone != "" || c.Organization != nil && c.Organization.Disabled ||
+		c.Key != nil && (c.Key.Damage != "" || !c.Key.RevokedAt.IsZero() || !c.Key.ExpiresAt.IsZero())
 }
 
 // unreadable is the version of the pepper of keys that cannot be read: none has it.
 const unreadable = maxPeppers + 1
 
-// put takes a key into the table and says what is wrong with it: its own trouble, or that of its fields. Such a key must not go on as it was
+// put takes a key into the table and says what is wrong with it. Such a key must not go on as it was
 // before, and is no unknown one either: it is there, and cannot be judged.
-func (k *Keys) put(t *table, key *Key, trouble error) error {
+func (k *Keys) put(t *table, key *Key) error {
 	id, ok := fixed(key.ID)
 	if !ok {
 		return fmt.Errorf("its id has not %d characters", idLength)
 	}
+	damage := key.Damage
 	if key.Pepper < 0 || key.Pepper > maxPeppers {
-		trouble = fmt.Errorf("there is no pepper of version %d", key.Pepper)
+		damage = fmt.Sprintf("there is no pepper of version %d", key.Pepper)
 	}
-	if trouble != nil {
+	if damage != "" {
 		t.put(entry{id: id, grant: t.grant("", "", &Scopes{}), pepper: unreadable}, nil)
-		return trouble
+		return errors.New(damage)
 	}
 	e := entry{
 		id: id, digest: key.Digest, grant: t.grant(key.Organization, key.Project, &key.Scopes),

@@ -25,11 +25,10 @@ type ledger struct {
 	organizations map[string]auth.Organization
 	keys          map[string]auth.Key
 	followers     map[chan auth.Change]bool
-	broken        error            // why nobody can follow; nil: they can
-	cut           chan struct{}    // closed when followers are cut off
-	hang          bool             // gives nothing and never ends
-	half          bool             // gives all and ends before it is whole
-	trouble       map[string]error // of keys that cannot be read
+	broken        error         // why nobody can follow; nil: they can
+	cut           chan struct{} // closed when followers are cut off
+	hang          bool          // gives nothing and never ends
+	half          bool          // gives all and ends before it is whole
 	used          map[string]time.Time
 	usedErr       error
 	follows       int
@@ -68,7 +67,7 @@ func (l *ledger) Follow(ctx context.Context, give func(auth.Change), whole func(
 		all = append(all, auth.Change{Organization: &o})
 	}
 	for _, k := range l.keys {
-		all = append(all, auth.Change{Key: &k, Trouble: l.trouble[k.ID]})
+		all = append(all, auth.Change{Key: &k})
 	}
 	half := l.half
 	l.mu.Unlock()
@@ -177,11 +176,9 @@ func (l *ledger) breakOff() {
 func (l *ledger) damage(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.trouble == nil {
-		l.trouble = map[string]error{}
-	}
-	l.trouble[id] = errors.New("its scopes are no JSON")
-	l.tell(auth.Change{Key: &auth.Key{ID: id}, Trouble: l.trouble[id]})
+	k := auth.Key{ID: id, Organization: l.keys[id].Organization, Damage: "its scopes are no JSON"}
+	l.keys[id] = k
+	l.tell(auth.Change{Key: &k})
 }
 
 func (l *ledger) mend() {

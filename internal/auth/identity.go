@@ -80,7 +80,9 @@ type Key struct {
 	CreatedBy string    `json:"created_by,omitempty"`
 	// LastUsedAt is accurate to a minute or so; zero: not used yet, as far as is known.
 	LastUsedAt time.Time `json:"last_used_at,omitzero"`
-	Revision   int64     `json:"revision"`
+	// Damage says why what the book has of it cannot be read; "" if it can. Such a key lets nobody in and can only be deleted.
+	Damage   string `json:"damage,omitempty"`
+	Revision int64  `json:"revision"`
 }
 
 // Change is one step of a Ledger: the organization or the key as it stands now. Of a key that was deleted, Gone is its id; of an organization that was,
@@ -89,8 +91,6 @@ type Change struct {
 	Organization *Organization
 	Key          *Key
 	Gone         string
-	// Trouble says of a Key that it is there and cannot be read: nothing but its ID can be relied on.
-	Trouble error
 }
 
 // Ledger is where keys and organizations are kept, as the hot path needs them. It holds everything, and is followed, never asked in a

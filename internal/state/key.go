@@ -19,11 +19,7 @@ const (
 		k.created_at, k.created_by, k.revision, coalesce(u.used_at, 0) FROM api_key AS k LEFT JOIN api_key_use AS u ON u.id = k.id `
 )
 
-// damaged is the error of a key that is there, with its id, and cannot be read.
-type damaged struct{ error }
-
-func (d damaged) Unwrap() error { return d.error }
-
+// scanKey reads a key. One that somebody spoilt must not keep the others from being read.
 func scanKey(row row) (k auth.Key, err error) {
 	var scopes, digest []byte
 	var expires, revoked, created, used int64
@@ -33,11 +29,11 @@ func scanKey(row row) (k auth.Key, err error) {
 		return k, err
 	}
 	if copy(k.Digest[:], digest); len(digest) != len(k.Digest) {
-		return k, damaged{fmt.Errorf("the key %s has a digest of %d bytes", k.ID, len(digest))}
+		k.Damage = fmt.Sprintf("its digest has %d bytes", len(digest))
 	}
 	k.ExpiresAt, k.RevokedAt, k.CreatedAt, k.LastUsedAt = moment(expires), moment(revoked), moment(created), moment(used)
 	if err := json.Unmarshal(scopes, &k.Scopes); err != nil {
-		return k, damaged{fmt.Errorf("the scopes of the key %s cannot be read: %w", k.ID, err)}
+		k.Scopes, k.Damage = auth.Scopes{}, "its scopes cannot be read: "+err.Error()
 	}
 	return k, nil
 }

@@ -22,6 +22,9 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 		if err != nil {
 			return err
 		}
+		if before.Damage != "" {
+			return refusal{errDamaged}
+		}
 		if after, err = key(ctx, tx, organization, id); err != nil { // One of its own: change may work on what a copy would share.
 			return err
 		}
@@ -53,6 +56,9 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 	}
 	return after, nil
 }
+
+// errDamaged refuses what needs to know the whole of a key.
+const errDamaged = auth.Hindrance("what the book has of it cannot be read, so it lets nobody in: delete it, and make another")
 
 // update keeps a key that was changed within tx.
 func update(ctx context.Context, tx tx, before, after *auth.Key, action string, by auth.By) (err error) {
@@ -88,6 +94,8 @@ func (b *Book) Rotate(ctx context.Context, organization, id string, condition *i
 			return err
 		}
 		switch {
+		case before.Damage != "":
+			return refusal{errDamaged}
 		case !before.RevokedAt.IsZero():
 			return refusal{auth.Hindrance("it is revoked; create another")}
 		case !before.ExpiresAt.IsZero() && !before.ExpiresAt.After(time.Now()):
@@ -125,7 +133,7 @@ func (b *Book) DeleteKey(ctx context.Context, organization, id string, condition
 		if err := permits(condition, true, before.Revision); err != nil {
 			return err
 		}
-		if before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
+		if before.Damage == "" && before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
 			return refusal{auth.Hindrance("it is in force: revoke it first")}
 		}
 		revision, err := tick(ctx, tx, clockIdentity, 1)

@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -117,16 +116,10 @@ func organizations(ctx context.Context, tx tx, take func(auth.Change), query str
 func keys(ctx context.Context, tx tx, take func(auth.Change), query string, args ...any) error {
 	return tx.each(ctx, func(row row) error {
 		k, err := scanKey(row)
-		trouble, one := errors.AsType[damaged](err)
-		switch {
-		case one: // It must not keep all the others from those who follow.
-			take(auth.Change{Key: &auth.Key{ID: k.ID}, Trouble: trouble})
-		case err == nil:
+		if err == nil {
 			take(auth.Change{Key: &k})
-		default:
-			return err
 		}
-		return nil
+		return err
 	}, query, args...)
 }
 
