@@ -27,11 +27,12 @@ type Projects interface {
 	DeleteProject(ctx context.Context, organization, id string, by auth.By) error
 }
 
-// Identities is the book of organizations, projects and keys, and of who changed them.
+// Identities is the book of organizations, projects, keys and admins, and of who changed them.
 type Identities interface {
 	Organizations
 	Projects
 	Keys
+	Admins
 
 	Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error)
 }
