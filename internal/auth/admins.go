@@ -57,10 +57,10 @@ func NewAdmins(opts AdminsOptions) *Admins {
 	a.roll.Store(&roll{})
 	factory := promauto.With(opts.Metrics)
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "api_router_auth_admins", Help: "Admins of the state book that this process knows, revoked and expired ones included.",
+		Name: "api_router_admin_book_admins", Help: "Admins of the state book that this process knows, revoked and expired ones included.",
 	}, func() float64 { return float64(len(a.roll.Load().byID)) })
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "api_router_auth_admins_up", Help: "1 while the admins of the state book are followed and all of them are known.",
+		Name: "api_router_admin_book_up", Help: "1 while the admins of the state book are followed and all of them are known.",
 	}, func() float64 {
 		if a.roll.Load().current {
 			return 1
