@@ -178,6 +178,9 @@ func (a *Admin) changeAdmin(ctx context.Context, book Identities, c *call, when 
 		change(to)
 		return nil
 	}, action, by)
+	if errors.Is(err, auth.ErrConflict) && when != nil && *when == before { // It is not the revision that is in the way.
+		when = nil
+	}
 	if err != nil {
 		return reply{}, identityRefusal(err, "admin "+c.item, when)
 	}

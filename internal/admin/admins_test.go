@@ -94,7 +94,7 @@ func TestAnAdminIsMadeUsedChangedAndRevoked(t *testing.T) {
 		t.Errorf("%+v, then %+v", gone, again)
 	}
 	h.gets(olga.Secret, fault.RevokedAPIKey)
-	if _, err := c.ChangeAdmin(ctx, olga.ID, adminapi.AdminChange{Role: adminapi.RoleViewer}, adminapi.If{}); !strings.Contains(refusal(t, err).Message, "stays so") {
+	if _, err := c.ChangeAdmin(ctx, olga.ID, adminapi.AdminChange{Role: adminapi.RoleViewer}, adminapi.If{Revision: &gone.Revision}); !strings.Contains(refusal(t, err).Message, "stays so") {
 		t.Errorf("she is let in again: %v", err)
 	}
 	_, err = c.DeleteAdmin(ctx, olga.ID, adminapi.If{Reason: "long gone"})

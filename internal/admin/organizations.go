@@ -68,10 +68,13 @@ func (c *call) because() (auth.By, error) {
 	return c.by(ask.Reason), checkReason(ask.Reason)
 }
 
-// told writes a change into the log.
+// told writes a change into the log. What belongs to no organization has "".
 func (a *Admin) told(c *call, what, organization, id string, by auth.By) {
-	a.Logger.LogAttrs(c.Context(), slog.LevelInfo, what, slog.String("request_id", c.requestID), slog.String("actor", by.Actor),
-		slog.String("organization", organization), slog.String("id", id), slog.String("reason", by.Reason))
+	attrs := []slog.Attr{slog.String("request_id", c.requestID), slog.String("actor", by.Actor), slog.String("id", id), slog.String("reason", by.Reason)}
+	if organization != "" {
+		attrs = append(attrs, slog.String("organization", organization))
+	}
+	a.Logger.LogAttrs(c.Context(), slog.LevelInfo, what, attrs...)
 }
 
 // identityRefusal says to the client why the book of identities did not do what it was asked. what names the thing, as in "key 1a2b3c4d".
