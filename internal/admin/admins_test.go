@@ -17,10 +17,10 @@ import (
 
 const adminsPath = adminapi.Prefix + "/admins"
 
-// hire makes an admin.
-func (h *house) hire(name, role string) adminapi.NewAdmin {
+// hire makes the admin olga.
+func (h *house) hire(role string) adminapi.NewAdmin {
 	h.t.Helper()
-	made, err := h.client(adminapi.RoleAdmin).CreateAdmin(h.t.Context(), adminapi.AdminRequest{Name: name, Role: role, Reason: "a test"})
+	made, err := h.client(adminapi.RoleAdmin).CreateAdmin(h.t.Context(), adminapi.AdminRequest{Name: "olga", Role: role, Reason: "a test"})
 	must(h.t, err)
 	return made
 }
@@ -52,7 +52,7 @@ func (h *house) gets(token string, want fault.Code) {
 func TestAnAdminIsMadeUsedChangedAndRevoked(t *testing.T) {
 	h, ctx := newHouse(t), t.Context()
 	h.furnish()
-	olga := h.hire("olga", adminapi.RoleOperator)
+	olga := h.hire(adminapi.RoleOperator)
 	if !auth.IsAdminToken(olga.Secret) || !strings.HasPrefix(olga.Secret, "ara_"+olga.ID+"_") || olga.State != adminapi.AdminActive || olga.CreatedBy != "the-admin" {
 		t.Errorf("%+v", olga.Admin)
 	}
@@ -100,7 +100,7 @@ func TestAnAdminIsMadeUsedChangedAndRevoked(t *testing.T) {
 	_, err = c.DeleteAdmin(ctx, olga.ID, adminapi.If{Reason: "long gone"})
 	must(t, err)
 	h.gets(olga.Secret, fault.InvalidAPIKey)
-	next := h.hire("olga", adminapi.RoleViewer)
+	next := h.hire(adminapi.RoleViewer)
 	h.gets(next.Secret, "")
 	h.rolls(olga, next)
 }
@@ -139,7 +139,7 @@ func (h *house) rolls(olga, next adminapi.NewAdmin) {
 
 func TestAnAdminIsRefusedWithEveryProblem(t *testing.T) {
 	h := newHouse(t, func(o *Options) { o.Configured = []string{"Ada"} })
-	olga := h.hire("olga", adminapi.RoleOperator)
+	olga := h.hire(adminapi.RoleOperator)
 	long := strings.Repeat("x", 600)
 	for name, tc := range map[string]struct {
 		method, path, body string
@@ -224,7 +224,7 @@ func TestKeysAndAdminTokensAreNothingToEachOther(t *testing.T) {
 	if got := h.by(stranger, http.MethodGet, adminapi.Prefix+"/fleet", ""); got.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
-	olga := h.hire("olga", adminapi.RoleViewer)
+	olga := h.hire(adminapi.RoleViewer)
 	eventually(t, "olga is let in, whatever others sent", func() bool {
 		return h.by(olga.Secret, http.MethodGet, adminapi.Prefix+"/fleet", "").StatusCode == http.StatusOK
 	})

@@ -98,19 +98,7 @@ func TestNoSecretOfTheStateBookIsInAnyOutput(t *testing.T) {
 		}
 		own.in(t, "the answer to "+name, fmt.Sprint(response.Header)+text)
 	}
-	for name, ask := range map[string]struct {
-		host, token string
-		want        int
-	}{
-		"an admin": {r.admin, known.Reveal(), 200}, "one who left": {r.admin, left.Reveal(), 401}, "nobody's token": {r.admin, stranger.Reveal(), 401},
-		"a mistaken token": {r.admin, known.Reveal() + "~", 401}, "an admin as a client": {r.public, known.Reveal(), 401},
-	} {
-		response, text := r.sendTo(t, ask.host, ask.token, http.MethodGet, map[bool]string{true: "/admin/v1/admins", false: "/v1/models"}[ask.host == r.admin], "")
-		if response.StatusCode != ask.want {
-			t.Errorf("%s: got %s, want %d: %s", name, response.Status, ask.want, text)
-		}
-		own.in(t, "the answer to "+name, fmt.Sprint(response.Header)+text)
-	}
+	own.atTheAdminAPI(t, r, known, left, stranger)
 	c.drive(t, r)
 	own.in(t, "the database", string(server.Run(t, nil, "pg_dump", database)))
 	all := c.outputs(t, r, func() {
@@ -130,6 +118,25 @@ func TestNoSecretOfTheStateBookIsInAnyOutput(t *testing.T) {
 	}
 	if all["the file keys.snapshot"] == "" {
 		t.Error("there is no snapshot of keys: nothing was proved about it")
+	}
+}
+
+// atTheAdminAPI looks into the answers to those who show admins' tokens: one that is known, one of somebody who left, one of nobody.
+func (c canaries) atTheAdminAPI(t *testing.T, r *router, known, left, stranger auth.Secret) {
+	t.Helper()
+	const admins, models = "/admin/v1/admins", "/v1/models"
+	for name, ask := range map[string]struct {
+		host, path, token string
+		want              int
+	}{
+		"an admin": {r.admin, admins, known.Reveal(), 200}, "one who left": {r.admin, admins, left.Reveal(), 401}, "nobody's token": {r.admin, admins, stranger.Reveal(), 401},
+		"a mistaken token": {r.admin, admins, known.Reveal() + "~", 401}, "an admin as a client": {r.public, models, known.Reveal(), 401},
+	} {
+		response, text := r.sendTo(t, ask.host, ask.token, http.MethodGet, ask.path, "")
+		if response.StatusCode != ask.want {
+			t.Errorf("%s: got %s, want %d: %s", name, response.Status, ask.want, text)
+		}
+		c.in(t, "the answer to "+name, fmt.Sprint(response.Header)+text)
 	}
 }
 
