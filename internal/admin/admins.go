@@ -25,6 +25,9 @@ type Admins interface {
 // reserved are the actors of changes that nobody has a token for: see openDoor, and what the process itself changes.
 var reserved = []string{"dev", "api-router"}
 
+// ofIssuers begins the names of those who come with a signed token.
+const ofIssuers = "oidc-"
+
 // admins answers all of them.
 func (*Admin) admins(ctx context.Context, book Identities, _ *call) (reply, error) {
 	found, err := book.Admins(ctx)
@@ -79,6 +82,8 @@ func (p *problems) adminName(name string, configured []string, there []auth.Admi
 		p.add("name", "a token of identity.admin_tokens has this name")
 	case slices.ContainsFunc(reserved, same):
 		p.add("name", "the router itself goes by this name")
+	case strings.HasPrefix(strings.ToLower(name), ofIssuers):
+		p.add("name", "operators of issuers go by names that begin with "+ofIssuers)
 	case slices.ContainsFunc(there, func(a auth.Admin) bool { return same(a.Name) }):
 		p.add("name", nameTaken)
 	}
