@@ -14,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/test/postgres"
+	"github.com/ai-aas/api-router/test/relay"
 )
 
 // anAdmin is a new one with its token.
@@ -290,4 +292,32 @@ func TestOneOfManyWritersOfAnAdminWins(t *testing.T) {
 			t.Errorf("%d made the admin", won.Load())
 		}
 	})
+}
+
+// A server that says nothing more is noticed, and whoever was revoked meanwhile is known as such soon after it speaks again.
+func TestAdminsAreFollowedAgainAfterASilence(t *testing.T) {
+	server := postgres.Shared(t)
+	name, password := server.Database(t), reference(t)
+	between := relay.New(t, server.Address)
+	here, there := openedAt(t, Options{URL: server.URL(name, ""), Password: password}), openedAt(t, Options{URL: server.URL(name, between.Address()), Password: password})
+	olga := admitted(t, here, "olga", "operator")
+	read, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- there.FollowAdmins(waits(t), func([]auth.Admin) { close(read) }) }()
+	<-read
+	between.Stall()
+	if err := <-ended; err == nil {
+		t.Error("FollowAdmins returned nil")
+	}
+	_, err := here.ChangeAdmin(waits(t), olga.ID, dismiss, "revoke", tester)
+	must(t, err)
+	between.Pass()
+	call := rollCall(t, there)
+	begun := time.Now()
+	for all := call(); len(all) != 1 || all[0].RevokedAt.IsZero(); all = call() {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatalf("%+v", all)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	t.Logf("the revocation was seen %s after the end of the silence", time.Since(begun).Round(time.Millisecond))
 }
