@@ -33,7 +33,7 @@ Documentation of every setting: api-router check --settings`,
 	root.AddCommand(serveCommand(p, env), devCommand(p, env), simulateCommand(p), checkCommand(p, env), doctorCommand(p, env), versionCommand(p))
 	root.AddCommand(getCommand(p, env), applyCommand(p, env), deleteCommand(p, env), diffCommand(p, env), historyCommand(p, env), rollbackCommand(p, env),
 		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env), migrateCommand(p, env), statusCommand(p, env), logLevelCommand(p, env),
-		orgCommand(p, env), projectCommand(p, env), keyCommand(p, env), auditCommand(p, env))
+		orgCommand(p, env), projectCommand(p, env), keyCommand(p, env), adminCommand(p, env), auditCommand(p, env))
 	return root
 }
 

@@ -35,7 +35,7 @@ func TestHelpListsEveryCommandWithAnExample(t *testing.T) {
 	}
 	for _, name := range []string{
 		"serve", "dev", "simulate", "check", "doctor", "seed", "get", "apply", "delete", "diff", "history", "rollback", "backend", "model",
-		"explain", "decisions", "org", "project", "key", "version", "completion",
+		"explain", "decisions", "org", "project", "key", "admin", "version", "completion",
 	} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("the help does not list %s:\n%s", name, out)

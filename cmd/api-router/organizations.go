@@ -186,8 +186,8 @@ func orgSwitchCommand(p app.Process, env map[string]string, disabled bool) *cobr
 
 func auditCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
-		Use: "audit", Short: "Show who changed organizations, projects and keys",
-		Long: `Show who changed organizations, projects and keys. Of documents, "history" tells that.`,
+		Use: "audit", Short: "Show who changed organizations, projects, keys and admins",
+		Long: `Show who changed organizations, projects, keys and admins. Of documents, "history" tells that.`,
 	}
 	c.AddCommand(auditListCommand(p, env))
 	return c
@@ -196,7 +196,7 @@ func auditCommand(p app.Process, env map[string]string) *cobra.Command {
 func auditListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List changes, the newest first",
-		Long: `List changes, the newest first: who made them, as what, and why. -o yaml and -o json show each thing before and after. No key is in it.`,
+		Long: `List changes, the newest first: who made them, as what, and why. -o yaml and -o json show each thing before and after. No key or token is in it.`,
 		Example: `  api-router audit list --org acme
   api-router audit list --kind key --id 1a2B3c4D -o json`,
 		Args: cobra.NoArgs,
@@ -204,7 +204,7 @@ func auditListCommand(p app.Process, env map[string]string) *cobra.Command {
 	var filter adminapi.EntryFilter
 	f := c.Flags()
 	f.StringVar(&filter.Organization, "org", "", "only of the `ORGANIZATION` with this id")
-	f.StringVar(&filter.Kind, "kind", "", "only things of this `KIND`: organization, project or key")
+	f.StringVar(&filter.Kind, "kind", "", "only things of this `KIND`: organization, project, key or admin")
 	f.StringVar(&filter.ID, "id", "", "only the thing with this `ID`")
 	f.Int64Var(&filter.Before, "before", 0, "only what came before this `SEQUENCE`: the next page")
 	f.IntVar(&filter.Limit, "limit", 0, "at most so many changes; 0 leaves it to the server")

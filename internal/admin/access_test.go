@@ -15,7 +15,7 @@ import (
 
 // fill puts something into the places of a path.
 func fill(path string) string {
-	return adminapi.Prefix + strings.NewReplacer("{collection}", adminapi.Policies, "{id}", "p", "{organization}", "acme", "{project}", "web", "{key}", "00000000").Replace(path)
+	return adminapi.Prefix + strings.NewReplacer("{collection}", adminapi.Policies, "{id}", "p", "{organization}", "acme", "{project}", "web", "{key}", "00000000", "{admin}", "00000000").Replace(path)
 }
 
 func TestEveryRouteIsOpenToItsRoleAndThoseAboveAlone(t *testing.T) {

@@ -32,6 +32,10 @@ type Options struct {
 	Logger *slog.Logger
 	// Tokens say who is let in, and as what: those that are valid now.
 	Tokens func() []Token
+	// Configured are the names of all tokens of the configuration, valid or not.
+	Configured []string
+	// AdminOf says whose a token of the state book's admins is; nil: there is no such book. Its errors are faults.
+	AdminOf func(token string) (auth.Admin, error)
 	// Bearer says who shows a signed token, and which roles are theirs, for what is none of Tokens; nil: there are no others. Its errors are faults.
 	Bearer func(ctx context.Context, token string) (name string, roles []string, err error)
 	// Open lets everybody on this machine in, as the admin "dev", and asks for no token. For development alone.

@@ -11,7 +11,7 @@ import (
 )
 
 // kindsOfIdentity are what entries of the audit can be about.
-var kindsOfIdentity = []string{"organization", "project", "key"}
+var kindsOfIdentity = []string{"organization", "project", "key", "admin"}
 
 // entries answers a page of the audit of organizations, projects and keys.
 func (*Admin) entries(ctx context.Context, book Identities, c *call) (reply, error) {

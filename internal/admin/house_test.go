@@ -97,7 +97,9 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	t.Cleanup(func() { must(t, book.Close()) })
 	peppers, err := auth.NewPeppers("the pepper of these tests")
 	must(t, err)
-	identities := func(o *Options) { o.Identities, o.Mint, o.Seal = book, peppers.Make, peppers.Seal }
+	admins := auth.NewAdmins(auth.AdminsOptions{Ledger: book, Stale: time.Hour})
+	runs(t, func(ctx context.Context) { _ = admins.Run(ctx) })
+	identities := func(o *Options) { o.Identities, o.Mint, o.Seal, o.AdminOf = book, peppers.Make, peppers.Seal, admins.Find }
 	return openHouse(t, book, book, append([]func(*Options){identities}, change...)...)
 }
 
@@ -110,10 +112,7 @@ func openHouse(t testing.TB, source policy.Source, book policy.Book, change ...f
 		Extra:         []policy.Document{{Backend: new(policy.NewBackend("from-the-environment", "http://127.0.0.1:9"))}},
 		BeforePublish: h.follow,
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = h.store.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	runs(t, func(ctx context.Context) { _ = h.store.Run(ctx) })
 	select {
 	case <-h.store.Ready():
 	case <-time.After(hang):
@@ -135,6 +134,15 @@ func openHouse(t testing.TB, source policy.Source, book policy.Book, change ...f
 	t.Cleanup(server.Close)
 	h.url = server.URL
 	return h
+}
+
+// runs runs a loop until the test ends.
+func runs(t testing.TB, loop func(context.Context)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { loop(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
 }
 
 // follow does for the fleet what app does.

@@ -116,6 +116,9 @@ func pathOf(path string) string {
 	if (segments[0] == "{collection}" || segments[0] == adminapi.Marks) && len(segments) > 1 {
 		segments[1] = "{id}"
 	}
+	if segments[0] == "admins" && len(segments) > 1 {
+		segments[1] = "{admin}"
+	}
 	if segments[0] == "organizations" && len(segments) > 1 {
 		segments[1] = "{organization}"
 		if len(segments) > 3 {

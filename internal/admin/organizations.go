@@ -22,11 +22,12 @@ type Organizations interface {
 	DeleteOrganization(ctx context.Context, id string, condition *int64, by auth.By) error
 }
 
-// Identities is the book of organizations, projects and keys, and of who changed them.
+// Identities is the book of organizations, projects, keys and admins, and of who changed them.
 type Identities interface {
 	Organizations
 	Projects
 	Keys
+	Admins
 
 	Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error)
 }
@@ -62,10 +63,13 @@ func (c *call) because() (auth.By, error) {
 	return c.by(ask.Reason), checkReason(ask.Reason)
 }
 
-// told writes a change into the log.
+// told writes a change into the log. What belongs to no organization has "".
 func (a *Admin) told(c *call, what, organization, id string, by auth.By) {
-	a.Logger.LogAttrs(c.Context(), slog.LevelInfo, what, slog.String("request_id", c.requestID), slog.String("actor", by.Actor),
-		slog.String("organization", organization), slog.String("id", id), slog.String("reason", by.Reason))
+	attrs := []slog.Attr{slog.String("request_id", c.requestID), slog.String("actor", by.Actor), slog.String("id", id), slog.String("reason", by.Reason)}
+	if organization != "" {
+		attrs = append(attrs, slog.String("organization", organization))
+	}
+	a.Logger.LogAttrs(c.Context(), slog.LevelInfo, what, attrs...)
 }
 
 // identityRefusal says to the client why the book of identities did not do what it was asked. what names the thing, as in "key 1a2b3c4d".

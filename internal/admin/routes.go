@@ -15,7 +15,7 @@ import (
 type handler func(*call) (reply, error)
 
 // route is one path of the admin API, or a page. In a path, {collection} is one of the collections of documents but marks, which
-// have their own paths; {id}, {organization}, {project} and {key} are any one segment.
+// have their own paths; {id}, {organization}, {project}, {key} and {admin} are any one segment.
 type route struct {
 	method string
 	path   string // below adminapi.Prefix; of a page the whole of it
@@ -52,10 +52,11 @@ func (a *Admin) table() []route {
 	return append(routes, a.identityTable()...)
 }
 
-// identityTable is the part of the API for organizations, their projects and keys. Whatever belongs to an organization is below it.
+// identityTable is the part of the API for organizations, their projects and keys, and for admins. Whatever belongs to an organization is below it.
 func (a *Admin) identityTable() []route {
 	const organizations = "/organizations"
 	const one, keys = organizations + "/{organization}", organizations + "/{organization}/keys"
+	const admins = "/admins"
 	of := a.identified
 	return []route{
 		{http.MethodGet, organizations, viewer, []string{"after", "limit"}, of(a.organizations)},
@@ -76,6 +77,12 @@ func (a *Admin) identityTable() []route {
 		{http.MethodPost, keys + "/{key}/rotate", admin, nil, of(a.rotateKey)},
 		{http.MethodPost, keys + "/{key}/revoke", admin, nil, of(a.revokeKey)},
 		{http.MethodPost, one + "/fingerprints", admin, nil, of(a.importKeys)},
+		{http.MethodGet, admins, overseer, nil, of(a.admins)},
+		{http.MethodPost, admins, admin, nil, of(a.createAdmin)},
+		{http.MethodGet, admins + "/{admin}", overseer, nil, of(a.admin)},
+		{http.MethodPut, admins + "/{admin}", admin, []string{"reason"}, of(a.putAdmin)},
+		{http.MethodDelete, admins + "/{admin}", admin, []string{"reason"}, of(a.deleteAdmin)},
+		{http.MethodPost, admins + "/{admin}/revoke", admin, nil, of(a.revokeAdmin)},
 		{http.MethodGet, "/audit/entries", reviewer, []string{"before", "id", "kind", "limit", "organization"}, of(a.entries)},
 	}
 }
@@ -118,7 +125,7 @@ func (a *Admin) find(r *http.Request, c *call) (found route, allow []string, err
 type spot struct {
 	kind policy.Kind
 	id   string
-	// organization is whom item, a project or a key, belongs to.
+	// organization is whom item, a project or a key, belongs to; item can be an admin, too.
 	organization, item string
 }
 
@@ -144,7 +151,7 @@ func (r route) match(segments []string) (at spot, fits bool) {
 			at.id = got
 		case want == "{organization}":
 			at.organization = got
-		case want == "{project}", want == "{key}":
+		case want == "{project}", want == "{key}", want == "{admin}":
 			at.item = got
 		case want != got:
 			return spot{}, false

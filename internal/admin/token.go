@@ -35,6 +35,8 @@ var (
 	viewer   = access{from: adminapi.RoleViewer}
 	operator = access{from: adminapi.RoleOperator}
 	admin    = access{from: adminapi.RoleAdmin}
+	// overseer is for who may do what.
+	overseer = access{from: adminapi.RoleAdmin, auditor: true}
 	// reviewer is for what tells of changes and of the state of things.
 	reviewer = access{from: adminapi.RoleViewer, auditor: true}
 )
@@ -112,21 +114,15 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 	if found.name != "" {
 		return found, nil
 	}
-	wrong := error(fault.New(fault.InvalidAPIKey, "this admin token is not known here: see identity.admin_tokens of the router that you ask; it is sent "+ways))
-	if a.Bearer != nil {
-		who, err := a.bearer(r.Context(), strings.TrimSpace(token))
-		if err == nil || fault.From(err).Status() != http.StatusUnauthorized {
-			return who, err
-		}
-		if fault.CodeOf(err) != fault.InvalidAPIKey {
-			wrong = err
-		}
+	who, err := a.known(r.Context(), strings.TrimSpace(token), ways)
+	if err == nil || fault.From(err).Status() != http.StatusUnauthorized {
+		return who, err
 	}
 	if wait := a.guesses.wrong(from, time.Now()); wait > 0 {
 		return actor{}, fault.New(fault.RateLimitExceeded, "this admin token is not known here, and many such came from this address: correct it before you send it again").
 			WithRetryAfter(wait)
 	}
-	return actor{}, wrong
+	return actor{}, err
 }
 
 // strongest are the roles that a signed token may give, the one that is taken of several first.

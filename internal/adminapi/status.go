@@ -25,6 +25,7 @@ const (
 	ComponentIdentity        = "identity"
 	ComponentBodyMemory      = "body_memory"
 	ComponentAdminToken      = "admin_token"
+	ComponentAdmins          = "admins"
 	ComponentCertificate     = "listener_certificate"
 	ComponentMetricsListener = "metrics_listener"
 	ComponentTelemetry       = "telemetry"

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/admin"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 )
 
@@ -20,6 +21,7 @@ const adminWait = 2 * time.Second
 // operators is the admin listener with what it serves.
 type operators struct {
 	tokens   *tokens
+	admins   *auth.Admins // of the state book; nil: there is none, or nobody is asked for a token
 	listener net.Listener
 	server   *http.Server
 }
@@ -46,12 +48,13 @@ func (a *App) wireAdmin(opts Options, options admin.Options) error {
 		return nil
 	}
 	options.Tokens = list.list
+	admins := a.wireAdmins(&options, options.Metrics)
 	listener, err := a.listenAdmin(opts.OpenAdmin)
 	if err != nil {
 		return err
 	}
 	a.onStop("admin listener's port", closing(listener))
-	a.operators = &operators{tokens: list, listener: listener, server: &http.Server{
+	a.operators = &operators{tokens: list, admins: admins, listener: listener, server: &http.Server{
 		Handler:           beside(admin.New(options), door),
 		TLSConfig:         a.certificates.of(listenerAdmin).server(),
 		ReadHeaderTimeout: a.config.Server.HeaderTimeout,
@@ -117,6 +120,9 @@ func (a *App) serveAdmin() {
 		return
 	}
 	a.loop("admin tokens", o.tokens.run)
+	if o.admins != nil {
+		a.loop("admins", o.admins.Run)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -245,7 +245,7 @@ var generalSettings = []setting{
 		func(c *Config) value { return (*truth)(&c.Identity.DevelopmentKeys) },
 	},
 	{
-		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator, admin or auditor, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents, organizations and keys. An auditor reads who changed what, and the status, alone. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
+		pathAdminTokens, "", "Who may use the admin API: a list of { name: NAME, role: viewer, operator, admin or auditor, token: env:NAME or file:PATH }. A viewer reads, an operator also sets marks, changes the log level and takes profiles, an admin also changes documents, organizations, keys and admins. An auditor reads who changed what, who the admins are, and the status, alone. The state book has more of them, made while routers run: see docs/identity.md. A token has at least 16 bytes. In the environment: NAME:ROLE:env:NAME, separated by commas. Empty: the admin listener stays closed.",
 		func(c *Config) value { return adminTokens(&c.Identity.AdminTokens) },
 	},
 	{

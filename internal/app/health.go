@@ -37,6 +37,7 @@ func (a *App) components() []part {
 		{components: a.identityHealth, public: a.identityPublic},
 		{components: a.bodyHealth},
 		{components: a.tokenHealth},
+		{components: a.adminsHealth},
 		{components: a.certificates.health},
 		{components: a.metrics.health},
 		{components: a.telemetryHealth, public: a.telemetryPublic},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/oidc"
@@ -119,8 +121,7 @@ func metricsPage(list []family) string {
 // everything is a router whose every metric has something to show.
 func everything(t *testing.T) *process {
 	t.Helper()
-	o := administered(t, map[string]string{"policy.source": "file"}, write(t, "token", token))
-	o.Config.Policy.File.Path = write(t, "policies.yaml", sprintf(documentsOf, simulated(t, simengine.Config{Speed: 100}), "gpt-oss-20b"))
+	o := administered(t, stateFlags(t), write(t, "token", token))
 	o.Config.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
 	authority, dir := pki.New(t, "servers"), t.TempDir()
 	o.Config.Listen.TLS.Cert, o.Config.Listen.TLS.Key = authority.Server(t, 90*24*time.Hour).Write(t, dir)
@@ -137,10 +138,18 @@ func everything(t *testing.T) *process {
 	})
 	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // What it could not send is of no interest.
 	p := run(t, o)
-	_ = read(t, chat(t, trusting(t, authority.Pool), "https://"+p.Addr().String(), `, "stream": true`).Body)
-	if _, err := operator(t, p, token).Fleet(t.Context()); err != nil {
-		t.Fatal(err)
+	api := operator(t, p, token)
+	for _, document := range [][2]string{{adminapi.Backends, "url: " + simulated(t, simengine.Config{Speed: 100})}, {adminapi.Policies, "model: gpt-oss-20b\nbackends: [ { id: one } ]"}} {
+		if _, err := api.Put(t.Context(), document[0], "one", []byte(document[1]), adminapi.If{}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	secure := trusting(t, authority.Pool)
+	eventually(t, "the policy to be in force", func() bool {
+		response := chat(t, secure, "https://"+p.Addr().String(), "")
+		return read(t, response.Body) != "" && response.StatusCode == http.StatusOK
+	})
+	_ = read(t, chat(t, secure, "https://"+p.Addr().String(), `, "stream": true`).Body)
 	return p
 }
 

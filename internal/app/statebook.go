@@ -32,7 +32,7 @@ func (a *App) wireState(instead auth.Ledger) error {
 		return err
 	}
 	a.onStop("state book", func(context.Context) error { return book.close() })
-	a.place.ledger, a.place.identities = book.ledger, book.identities
+	a.place.ledger, a.place.identities, a.place.admins = book.ledger, book.identities, book.admins
 	a.place.beside, a.place.besidePublic = book.health, book.public
 	return nil
 }

@@ -71,6 +71,10 @@ func parse(key, value string) (string, error) {
 	if len(value) > maxCredential {
 		return "", fault.Newf(fault.InvalidAPIKey, "the API key is longer than %d bytes, which no key is; check what was sent", maxCredential)
 	}
+	if IsAdminToken(value) { // It goes to no validator: one of them may be another machine.
+		return "", fault.New(fault.InvalidAPIKey, "this is a token of the admin API and no API key, and it has now been where it should not be: "+
+			"have it revoked, and "+howToSend)
+	}
 	for i := range len(value) {
 		// A key is one word of printable ASCII. Anything else is a paste that went wrong or an attempt to smuggle.
 		if c := value[i]; c <= ' ' || c >= 0x7f {

@@ -258,10 +258,10 @@ func (j *journal) logger() *slog.Logger {
 }
 
 // command runs a program and gives what it prints.
-func command(t *testing.T, env, name string, args ...string) string {
+func command(t *testing.T, env []string, name string, args ...string) string {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), name, args...)
-	c.Env = append(os.Environ(), env)
+	c.Env = append(os.Environ(), env...)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v: %s", name, err, out)

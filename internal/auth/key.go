@@ -43,25 +43,28 @@ var digits = func() (values [256]int8) {
 	return values
 }()
 
-// Secret is a text that must not be printed: a key, or what requests are signed with. Whatever prints it, by any verb or as JSON, shows a
+// Secret is a text that must not be printed: a key, an admin's token, or what requests are signed with. Whatever prints it, by any verb or as JSON, shows a
 // mask, which of a key has the id. Reveal alone gives the text.
 type Secret struct{ text string }
 
 // Reveal is the secret itself, for the one place where it is shown or used.
 func (s Secret) Reveal() string { return s.text }
 
-// ID is the id in a key, "" in any other secret.
+// ID is the id in a key or in the token of an admin, "" in any other secret.
 func (s Secret) ID() string {
 	if !WellFormed(s.text) {
-		return ""
+		return strings.Clone(adminID(s.text))
 	}
 	return strings.Clone(s.text[idStart:idEnd])
 }
 
-// String is the mask: ar_XXXXXXXX_… of a key.
+// String is the mask: ar_XXXXXXXX_… of a key, ara_XXXXXXXX_… of an admin's token.
 func (s Secret) String() string {
-	if WellFormed(s.text) {
+	switch {
+	case WellFormed(s.text):
 		return s.text[:idEnd+1] + "…"
+	case adminID(s.text) != "":
+		return s.text[:len(adminPrefix)+idLength+1] + "…"
 	}
 	return "…"
 }
@@ -76,8 +79,11 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // NewKey makes a key from the system's random source.
-func NewKey() Secret {
-	text := keyPrefix + NewKeyID() + "_" + random(randLength)
+func NewKey() Secret { return newSecret(keyPrefix) }
+
+// newSecret is one of the form of keys, with this prefix.
+func newSecret(prefix string) Secret {
+	text := prefix + NewKeyID() + "_" + random(randLength)
 	return Secret{text + checksum(text)}
 }
 
@@ -99,19 +105,23 @@ func ParseKey(text string) (Secret, error) {
 }
 
 // WellFormed reports whether text has the form of a key, with the right checksum. It allocates nothing.
-func WellFormed(text string) bool {
-	if len(text) != keyLength || text[:idStart] != keyPrefix || text[idEnd] != '_' {
+func WellFormed(text string) bool { return wellFormed(text, keyPrefix) }
+
+// wellFormed is WellFormed for what begins with prefix.
+func wellFormed(text, prefix string) bool {
+	more := len(prefix) - idStart // by which everything stands further than in a key
+	if len(text) != keyLength+more || text[:len(prefix)] != prefix || text[idEnd+more] != '_' {
 		return false
 	}
 	crc := ^uint32(0)
-	for i := range sumStart { // crc32.ChecksumIEEE would have the text in another piece of memory.
-		if i >= idStart && i != idEnd && digits[text[i]] < 0 {
+	for i := range sumStart + more { // crc32.ChecksumIEEE would have the text in another piece of memory.
+		if i >= len(prefix) && i != idEnd+more && digits[text[i]] < 0 {
 			return false
 		}
 		crc = crc32.IEEETable[byte(crc)^text[i]] ^ crc>>8
 	}
 	var sum uint64
-	for i := sumStart; i < keyLength; i++ {
+	for i := sumStart + more; i < len(text); i++ {
 		value := digits[text[i]]
 		if value < 0 {
 			return false

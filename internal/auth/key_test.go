@@ -76,7 +76,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	t.Parallel()
 	key, signing := auth.NewKey(), auth.NewSigningSecret()
 	p := peppers(t, pepper2, pepper1)
-	for _, secret := range []auth.Secret{key, signing} {
+	for _, secret := range []auth.Secret{key, signing, new(auth.Admin).Make()} {
 		content, err := json.Marshal(map[string]any{"a": secret, "b": &secret})
 		if err != nil {
 			t.Fatal(err)

@@ -21,6 +21,7 @@ const (
 	kindOrganization = "organization"
 	kindProject      = "project"
 	kindKey          = "key"
+	kindAdmin        = "admin"
 )
 
 // nanos is a time as the book keeps it; 0 is none.

@@ -19,6 +19,7 @@ const (
 	maxProjects      = 10_000 // of one organization
 	maxKeys          = 5_000_000
 	maxImport        = 1_000 // keys in one call
+	maxAdmins        = 1_000
 
 	maxName      = 200 // bytes
 	maxReason    = 1000
@@ -77,6 +78,22 @@ func checkOrganization(o auth.Organization) error {
 
 func checkProject(p auth.Project) error {
 	return errors.Join(checkID("an organization", p.Organization), checkID("a project", p.ID), oneLine("the name", p.Name, maxName))
+}
+
+func checkAdmin(a *auth.Admin) error {
+	switch {
+	case !keyForm.MatchString(a.ID):
+		return errors.New("the id of an admin must be 8 of the characters A-Z a-z 0-9")
+	case !idForm.MatchString(a.Name):
+		return errors.New("the name of an admin must be 1 to 128 of the characters A-Z a-z 0-9 . _ -")
+	case a.Role == "":
+		return errors.New("an admin needs a role")
+	case a.Digest == auth.Digest{}:
+		return errors.New("an admin needs the digest of its token")
+	case a.ExpiresAt.After(latest) || !a.ExpiresAt.IsZero() && a.ExpiresAt.Unix() <= 0:
+		return errors.New("the admin's end must be before the year 2200")
+	}
+	return errors.Join(oneLine("the role", a.Role, maxName), oneLine("the creator", a.CreatedBy, maxName))
 }
 
 func checkKey(k *auth.Key) error {

@@ -209,7 +209,7 @@ func (d *postgresPool) lookAfter(ctx context.Context, changed func()) error {
 func (d *postgresPool) clocks(ctx context.Context) (sum int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
-	err = d.ears.QueryRow(ctx, "SELECT CAST(sum(value) AS BIGINT) FROM counter WHERE name IN ($1, $2)", clockDocuments, clockIdentity).Scan(&sum)
+	err = d.ears.QueryRow(ctx, "SELECT CAST(sum(value) AS BIGINT) FROM counter WHERE name IN ($1, $2, $3)", clockDocuments, clockIdentity, clockAdmins).Scan(&sum)
 	return sum, err
 }
 

@@ -47,6 +47,7 @@ type row interface{ Scan(into ...any) error }
 const (
 	clockDocuments = "revision"
 	clockIdentity  = "identity"
+	clockAdmins    = "admins"
 	countKeys      = "keys"
 )
 
