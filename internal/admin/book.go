@@ -45,7 +45,7 @@ func (a *Admin) changes(ctx context.Context, kind policy.Kind, id string, limit 
 	}
 	ctx, cancel := context.WithTimeout(ctx, bookTimeout)
 	defer cancel()
-	changes, err := a.Book.History(ctx, kind, id, limit)
+	changes, err := a.Book.History(ctx, kind, id, 0, limit)
 	switch {
 	case errors.Is(err, policy.ErrReadOnly):
 		return nil, fault.New(fault.NotFound, "there is no history: "+err.Error())

@@ -82,7 +82,7 @@ func compare(w policy.Written, before policy.Stored, there bool) (adminapi.Diffe
 		return d, nil
 	}
 	d.Revision, d.Outcome = before.Revision, adminapi.Changed
-	shown := masked(before)
+	shown := before.Masked()
 	if !json.Valid(before.Content) { // What cannot be compared is replaced whole.
 		d.Fields = []adminapi.Field{{Before: showable(shown), After: w.Content}}
 		return d, nil
@@ -95,6 +95,6 @@ func compare(w policy.Written, before policy.Stored, there bool) (adminapi.Diffe
 		d.Outcome = adminapi.Unchanged
 		return d, nil
 	}
-	d.Fields, err = differences(shown, masked(policy.Stored{Kind: w.Kind(), ID: w.ID(), Content: w.Content}))
+	d.Fields, err = differences(shown, policy.Stored{Kind: w.Kind(), ID: w.ID(), Content: w.Content}.Masked())
 	return d, err
 }

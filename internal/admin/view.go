@@ -56,7 +56,7 @@ func (a *Admin) view(s sight, stored policy.Stored) adminapi.Document {
 	problems := s.about(stored.Kind, stored.ID)
 	d := adminapi.Document{
 		Kind: string(stored.Kind), ID: stored.ID, Place: stored.Place, Revision: stored.Revision, Legacy: stored.Legacy,
-		Status: s.status(stored, problems), Content: showable(masked(stored)), Problems: showProblems(problems),
+		Status: s.status(stored, problems), Content: showable(stored.Masked()), Problems: showProblems(problems),
 	}
 	if status, ok := s.backends[stored.ID]; ok && stored.Kind == policy.KindBackend {
 		d.Backend = new(s.backend(status))
@@ -146,7 +146,7 @@ func showChange(c policy.Change) adminapi.Change {
 		if content == nil {
 			return json.RawMessage("null")
 		}
-		return showable(masked(policy.Stored{Kind: c.Kind, ID: c.ID, Content: content}))
+		return showable(policy.Stored{Kind: c.Kind, ID: c.ID, Content: content}.Masked())
 	}
 	return adminapi.Change{
 		Revision: c.Revision, Action: string(c.Action), Kind: string(c.Kind), ID: c.ID,

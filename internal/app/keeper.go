@@ -87,7 +87,7 @@ func (k *keeper) put(ctx context.Context, d policy.Document) error {
 
 // mine reports whether dev was the last to change a document.
 func (k *keeper) mine(ctx context.Context, kind policy.Kind, id string) (bool, error) {
-	changes, err := k.book.History(ctx, kind, id, 1)
+	changes, err := k.book.History(ctx, kind, id, 0, 1)
 	if err != nil {
 		return false, err
 	}

@@ -318,7 +318,7 @@ func TestSeedUpgradesAStateBookToo(t *testing.T) {
 			t.Errorf("got %v:\n%s", err, out)
 		}
 	}
-	changes, err := b.History(t.Context(), policy.KindRoutingPolicy, "plain", 10)
+	changes, err := b.History(t.Context(), policy.KindRoutingPolicy, "plain", 0, 10)
 	if err != nil || len(changes) != 2 || changes[0].Actor != "seed" || changes[0].Reason != "upgraded from the form of the earlier service" {
 		t.Errorf("the history is %+v, %v", changes, err)
 	}

@@ -178,13 +178,13 @@ func TestAMarkThatEndsLeavesTheBookOnceOverSeveralReplicas(t *testing.T) {
 		var changes []policy.Change
 		eventually(t, name+": the end in the history", func() bool {
 			var err error
-			if changes, err = b.History(t.Context(), policy.KindMark, "kill", 10); err != nil {
+			if changes, err = b.History(t.Context(), policy.KindMark, "kill", 0, 10); err != nil {
 				t.Fatal(err)
 			}
 			return len(changes) > 1
 		})
 		time.Sleep(2 * time.Second) // Long enough for the other replica to try, too.
-		changes, err := b.History(t.Context(), policy.KindMark, "kill", 10)
+		changes, err := b.History(t.Context(), policy.KindMark, "kill", 0, 10)
 		if err != nil || len(changes) != 2 || changes[0].Action != policy.ActionDelete || changes[0].Actor != "api-router" || changes[0].Reason != "expired" {
 			t.Errorf("%s: the history is %+v, %v", name, changes, err)
 		}

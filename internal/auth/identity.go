@@ -143,8 +143,10 @@ type By struct {
 
 // AuditFilter chooses entries of the audit; what is empty chooses all.
 type AuditFilter struct {
-	Organization, Kind, ID string
-	// Before gives only entries with a lower sequence: the next page.
+	Organization, Kind, ID, Actor string
+	// Since gives only entries of that moment and later ones.
+	Since time.Time
+	// Before gives only entries with a lower sequence: the next page. 0 is none; a sequence may be below 0.
 	Before int64
 	// Limit is at most 1,000; 0 is 100.
 	Limit int

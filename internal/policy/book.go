@@ -18,8 +18,9 @@ type Book interface {
 	// Write makes one change and returns the document as it stands then, which for a deletion is the one that went. A change that
 	// changes nothing is not made: it gives the document as it is. It fails with ErrConflict, ErrNotFound (a deletion) or ErrReadOnly.
 	Write(ctx context.Context, change Write) (Stored, error)
-	// History returns the changes of one document, or of all when kind and id are empty, the newest first, at most limit.
-	History(ctx context.Context, kind Kind, id string, limit int) ([]Change, error)
+	// History returns the changes of one document, of all of a kind when id is empty, or of all when kind is empty too: the newest first, at
+	// most limit. With before above 0 it begins below that revision, which is how it is read page by page.
+	History(ctx context.Context, kind Kind, id string, before int64, limit int) ([]Change, error)
 }
 
 // Why a book refuses. Whatever else it returns means that the book cannot be reached or does not work.
@@ -51,9 +52,12 @@ type Write struct {
 	Content json.RawMessage
 	// If is the revision that the document must have for the change to be made: 0, that there is none. Nil: whatever it has.
 	If *int64
-	// Actor and Reason go into the history: who, and why if they said so.
-	Actor  string
-	Reason string
+	// Actor, Role, Reason and RequestID go into the history: who, in which role, why if they said so, and in which request. The router
+	// itself has no role and no request.
+	Actor     string
+	Role      string
+	Reason    string
+	RequestID string
 }
 
 // Action is what a change did.
@@ -77,9 +81,33 @@ type Change struct {
 	Before json.RawMessage `json:"before"`
 	After  json.RawMessage `json:"after"`
 	// Actor is empty for a change that was made past the router.
-	Actor  string    `json:"actor"`
-	Reason string    `json:"reason,omitempty"`
-	At     time.Time `json:"at,omitzero"`
+	Actor string `json:"actor"`
+	// Role and RequestID are empty for a change of the router's own, and for one of a version that did not keep them.
+	Role      string    `json:"role,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	RequestID string    `json:"request_id,omitempty"`
+	At        time.Time `json:"at,omitzero"`
+}
+
+// Organization is the one that the document names, after the change where there is an after; "" where it names none, as a policy for everyone.
+func (c Change) Organization() string {
+	content := c.After
+	if content == nil {
+		content = c.Before
+	}
+	var named struct{ Organization string }
+	switch d, problems := ParseOne("", c.Kind, c.ID, content); {
+	case len(problems) > 0: // It was written past the router, or before it was refused, and says all the same whose it is.
+		_ = json.Unmarshal(content, &named)
+	case d.Policy != nil:
+		named.Organization = d.Policy.Organization
+	case d.Mark != nil:
+		named.Organization = d.Mark.Organization
+	}
+	if named.Organization == "" || outsideID.MatchString(named.Organization) {
+		return ""
+	}
+	return named.Organization
 }
 
 // Collection is the name of a kind in keys and paths: "backends", "policies", "prices", "marks"; "" for an unknown kind.

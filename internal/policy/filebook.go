@@ -59,7 +59,7 @@ func (b *fileBook) Write(ctx context.Context, change Write) (Stored, error) {
 	return Stored{}, fmt.Errorf("%w: the documents come from files: make the change in %s", ErrReadOnly, b.source.path)
 }
 
-func (b *fileBook) History(context.Context, Kind, string, int) ([]Change, error) {
+func (b *fileBook) History(context.Context, Kind, string, int64, int) ([]Change, error) {
 	return nil, fmt.Errorf("%w: the documents come from files, and nothing records their changes here: ask the version control of %s",
 		ErrReadOnly, b.source.path)
 }

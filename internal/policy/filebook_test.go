@@ -33,7 +33,7 @@ func TestFileBookSaysWhereToChangeADocument(t *testing.T) {
 			t.Error(id, err)
 		}
 	}
-	if _, err := book.History(t.Context(), policy.KindBackend, "a", 1); !errors.Is(err, policy.ErrReadOnly) || !strings.HasSuffix(err.Error(), "version control of "+dir) {
+	if _, err := book.History(t.Context(), policy.KindBackend, "a", 0, 1); !errors.Is(err, policy.ErrReadOnly) || !strings.HasSuffix(err.Error(), "version control of "+dir) {
 		t.Error(err)
 	}
 	if err := os.RemoveAll(dir); err != nil {

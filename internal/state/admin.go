@@ -82,7 +82,7 @@ func (b *Book) CreateAdmin(ctx context.Context, a auth.Admin, by auth.By) (auth.
 		if err != nil {
 			return err
 		}
-		return auditAdmin(ctx, tx, by, actionCreate, a.ID, nil, &a)
+		return audit(ctx, tx, by, actionCreate, kindAdmin, a.ID, "", nil, &a)
 	})
 	if err != nil {
 		return auth.Admin{}, err
@@ -126,7 +126,7 @@ func (b *Book) ChangeAdmin(ctx context.Context, id string, change func(*auth.Adm
 		if err != nil {
 			return err
 		}
-		return auditAdmin(ctx, tx, by, action, id, &before, &after)
+		return audit(ctx, tx, by, action, kindAdmin, id, "", &before, &after)
 	})
 	if err != nil {
 		return auth.Admin{}, err
@@ -157,17 +157,8 @@ func (b *Book) DeleteAdmin(ctx context.Context, id string, condition *int64, by 
 		if err := tx.exec(ctx, "DELETE FROM admin WHERE id = $1", id); err != nil {
 			return err
 		}
-		return auditAdmin(ctx, tx, by, actionDelete, id, &before, nil)
+		return audit(ctx, tx, by, actionDelete, kindAdmin, id, "", &before, nil)
 	})
-}
-
-// auditAdmin puts a change of an admin into the audit, whose order is that of the clock of identities.
-func auditAdmin(ctx context.Context, tx tx, by auth.By, action, id string, before, after *auth.Admin) error {
-	sequence, err := tick(ctx, tx, clockIdentity, 1)
-	if err != nil {
-		return err
-	}
-	return audit(ctx, tx, sequence, by, action, kindAdmin, id, "", before, after)
 }
 
 // FollowAdmins is auth.AdminLedger's. Changes made through this Book show at once, those of others as soon as Watch's. It ends when the database is

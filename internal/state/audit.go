@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/policy"
 )
 
 // What changes and their things are called in the audit.
@@ -50,10 +51,10 @@ func asJSON[T any](thing *T) ([]byte, error) {
 	return json.Marshal(thing)
 }
 
-// note is one entry that is to be written.
-func note[T any](sequence int64, by auth.By, action, kind, id, organization string, before, after *T) (entry auth.Entry, err error) {
+// note is one entry that is to be written, without its sequence.
+func note[T any](by auth.By, action, kind, id, organization string, before, after *T) (entry auth.Entry, err error) {
 	entry = auth.Entry{
-		Sequence: sequence, At: now(), Actor: by.Actor, Role: by.Role, Action: action, Kind: kind, ID: id, Organization: organization,
+		At: now(), Actor: by.Actor, Role: by.Role, Action: action, Kind: kind, ID: id, Organization: organization,
 		Reason: by.Reason, RequestID: by.RequestID,
 	}
 	if entry.Before, err = asJSON(before); err != nil {
@@ -63,13 +64,49 @@ func note[T any](sequence int64, by auth.By, action, kind, id, organization stri
 	return entry, err
 }
 
-// audit puts one entry into the audit.
-func audit[T any](ctx context.Context, tx tx, sequence int64, by auth.By, action, kind, id, organization string, before, after *T) error {
-	entry, err := note(sequence, by, action, kind, id, organization, before, after)
+// audit puts one entry into the audit. It comes after everything else that its transaction changes of that thing.
+func audit[T any](ctx context.Context, tx tx, by auth.By, action, kind, id, organization string, before, after *T) error {
+	entry, err := note(by, action, kind, id, organization, before, after)
 	if err != nil {
 		return err
 	}
-	return insert(ctx, tx, auditColumns, entryValues(entry))
+	return addEntries(ctx, tx, entry)
+}
+
+// addEntries gives entries their sequences, in this order, and puts them into the audit.
+func addEntries(ctx context.Context, tx tx, entries ...auth.Entry) error {
+	last, err := tick(ctx, tx, clockAudit, len(entries))
+	if err != nil {
+		return err
+	}
+	rows := make([][]any, len(entries))
+	for i, e := range entries {
+		e.Sequence = last - int64(len(entries)-1-i)
+		rows[i] = entryValues(e)
+	}
+	return insert(ctx, tx, auditColumns, rows...)
+}
+
+// Note puts into the audit what was changed outside of the book. The book sets Sequence and At; Before and After hold no secret.
+func (b *Book) Note(ctx context.Context, entry auth.Entry) error {
+	by := auth.By{Actor: entry.Actor, Role: entry.Role, Reason: entry.Reason, RequestID: entry.RequestID}
+	if err := checkBy(by); err != nil {
+		return err
+	}
+	entry.At = now()
+	return b.write(ctx, "", func(ctx context.Context, tx tx) error { return addEntries(ctx, tx, entry) })
+}
+
+// auditDocument puts the change of a document into the audit. A document has references to secrets, but what was written past the router, or
+// before it was refused, may hold anything, and the audit keeps it for good.
+func auditDocument(ctx context.Context, tx tx, change *policy.Change) error {
+	shown := func(content []byte) []byte {
+		return policy.Stored{Kind: change.Kind, ID: change.ID, Content: content}.Masked()
+	}
+	return addEntries(ctx, tx, auth.Entry{
+		At: change.At, Actor: change.Actor, Role: change.Role, Action: string(change.Action), Kind: string(change.Kind), ID: change.ID,
+		Organization: change.Organization(), Before: shown(change.Before), After: shown(change.After), Reason: change.Reason, RequestID: change.RequestID,
+	})
 }
 
 const auditColumns = "audit (sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id)"
@@ -122,12 +159,17 @@ func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry
 		query += word + condition + "$" + strconv.Itoa(len(args))
 		word = " AND "
 	}
-	for _, equal := range []struct{ column, value string }{{"organization", filter.Organization}, {"kind", filter.Kind}, {"id", filter.ID}} {
+	for _, equal := range []struct{ column, value string }{
+		{"organization", filter.Organization}, {"kind", filter.Kind}, {"id", filter.ID}, {"actor", filter.Actor},
+	} {
 		if equal.value != "" {
 			where(equal.column+" = ", equal.value)
 		}
 	}
-	if filter.Before > 0 {
+	if !filter.Since.IsZero() {
+		where("made_at >= ", nanos(filter.Since))
+	}
+	if filter.Before != 0 {
 		where("sequence < ", filter.Before)
 	}
 	args = append(args, page(filter.Limit))

@@ -82,7 +82,7 @@ func inventory(t *testing.T, book *Book) (s stock) {
 	var err error
 	s.documents, err = book.Read(waits(t), policy.KindBackend, "")
 	must(t, err)
-	s.history, err = book.History(waits(t), "", "", 100)
+	s.history, err = book.History(waits(t), "", "", 0, 100)
 	must(t, err)
 	s.organizations, err = book.Organizations(waits(t), "", maxPage)
 	must(t, err)

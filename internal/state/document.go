@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"regexp"
 	"time"
@@ -122,25 +123,40 @@ func apply(ctx context.Context, tx tx, change policy.Write) (stored policy.Store
 			return stored, false, err
 		}
 	}
-	entry := policy.Change{Action: policy.ActionUpdate, Kind: change.Kind, ID: change.ID, Before: before, After: change.Content, Actor: change.Actor, Reason: change.Reason}
+	entry := policy.Change{
+		Action: policy.ActionUpdate, Kind: change.Kind, ID: change.ID, Before: before, After: change.Content, At: now(),
+		Actor: change.Actor, Role: change.Role, Reason: change.Reason, RequestID: change.RequestID,
+	}
 	switch {
 	case !there:
 		entry.Action = policy.ActionCreate
 	case change.Content == nil:
 		entry.Action = policy.ActionDelete
 	}
-	if entry.Revision, err = record(ctx, tx, entry); err != nil {
+	if entry.Revision, err = record(ctx, tx, &entry); err != nil {
+		return stored, false, err
+	}
+	if err := keepDocument(ctx, tx, &entry); err != nil {
+		return stored, false, err
+	}
+	if err := auditDocument(ctx, tx, &entry); err != nil {
 		return stored, false, err
 	}
 	if change.Content == nil {
-		err = tx.exec(ctx, "DELETE FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID)
-		return describe(stored, before), true, err
+		return describe(stored, before), true, nil
 	}
-	err = tx.exec(ctx, `INSERT INTO document (kind, id, revision, content) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, content = excluded.content`,
-		change.Kind, change.ID, entry.Revision, string(change.Content))
 	stored.Revision = entry.Revision
-	return describe(stored, bytes.Clone(change.Content)), true, err
+	return describe(stored, bytes.Clone(change.Content)), true, nil
+}
+
+// keepDocument makes the document what it is after the change.
+func keepDocument(ctx context.Context, tx tx, change *policy.Change) error {
+	if change.After == nil {
+		return tx.exec(ctx, "DELETE FROM document WHERE kind = $1 AND id = $2", change.Kind, change.ID)
+	}
+	return tx.exec(ctx, `INSERT INTO document (kind, id, revision, content) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (kind, id) DO UPDATE SET revision = excluded.revision, content = excluded.content`,
+		change.Kind, change.ID, change.Revision, string(change.After))
 }
 
 // roomFor says whether one more document can be read by those who watch the book. Marks have a room of their own: in a full book,
@@ -150,14 +166,14 @@ func roomFor(ctx context.Context, tx tx, kind policy.Kind) error {
 }
 
 // record writes an entry of the history and takes away what is too old.
-func record(ctx context.Context, tx tx, entry policy.Change) (revision int64, err error) {
+func record(ctx context.Context, tx tx, entry *policy.Change) (revision int64, err error) {
 	revision, err = tick(ctx, tx, clockDocuments, 1)
 	if err != nil {
 		return 0, err
 	}
-	err = tx.exec(ctx, `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		revision, entry.Action, entry.Kind, entry.ID, text(entry.Before), text(entry.After), entry.Actor, entry.Reason, time.Now().UnixNano())
+	err = tx.exec(ctx, `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, role, reason, request_id, made_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, revision, entry.Action, entry.Kind, entry.ID, text(entry.Before), text(entry.After),
+		entry.Actor, entry.Role, entry.Reason, entry.RequestID, nanos(entry.At))
 	if err != nil {
 		return 0, err
 	}
@@ -197,32 +213,33 @@ func value(content []byte) (v any, err error) {
 }
 
 const (
-	entryColumns  = "SELECT revision, action, kind, id, before_content, after_content, actor, reason, made_at FROM change "
+	selectChanges = "SELECT revision, action, kind, id, before_content, after_content, actor, role, reason, request_id, made_at FROM change WHERE revision < $2"
 	newestFirst   = " ORDER BY revision DESC LIMIT $1"
-	historyOfAll  = entryColumns + newestFirst
-	historyOfKind = entryColumns + "WHERE kind = $2" + newestFirst
-	historyOfOne  = entryColumns + "WHERE kind = $2 AND id = $3" + newestFirst
 )
 
 // History is policy.Book's. It gives at most 1,000 entries, and so many for a limit of 0.
-func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
+func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before int64, limit int) ([]policy.Change, error) {
 	if limit <= 0 {
 		limit = maxDocumentHistory
 	}
-	query, args := historyOfAll, []any{min(limit, maxDocumentHistory)}
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	query, args := selectChanges, []any{min(limit, maxDocumentHistory), before}
 	if kind != "" {
-		query, args = historyOfKind, append(args, kind)
+		query, args = query+" AND kind = $3", append(args, kind)
 		if id != "" {
-			query, args = historyOfOne, append(args, id)
+			query, args = query+" AND id = $4", append(args, id)
 		}
 	}
+	query += newestFirst
 	var entries []policy.Change
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
 		return tx.each(ctx, func(row row) error {
 			var entry policy.Change
 			var before, after []byte
 			var at int64
-			err := row.Scan(&entry.Revision, &entry.Action, &entry.Kind, &entry.ID, &before, &after, &entry.Actor, &entry.Reason, &at)
+			err := row.Scan(&entry.Revision, &entry.Action, &entry.Kind, &entry.ID, &before, &after, &entry.Actor, &entry.Role, &entry.Reason, &entry.RequestID, &at)
 			entry.Before, entry.After, entry.At = before, after, time.Unix(0, at).UTC()
 			entries = append(entries, entry)
 			return err

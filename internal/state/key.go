@@ -144,23 +144,21 @@ func keep(ctx context.Context, tx tx, keys []auth.Key, by auth.By, action string
 	} else if there > maxKeys {
 		return full(there-int64(len(keys)), "keys", "delete some that are revoked or expired")
 	}
-	rows, entries := make([][]any, len(keys)), make([][]any, len(keys))
+	rows, entries := make([][]any, len(keys)), make([]auth.Entry, len(keys))
 	for i := range keys {
 		k := &keys[i]
 		var err error
 		if rows[i], err = keyValues(k); err != nil {
 			return err
 		}
-		entry, err := note(k.Revision, by, action, kindKey, k.ID, k.Organization, nil, k)
-		if err != nil {
+		if entries[i], err = note(by, action, kindKey, k.ID, k.Organization, nil, k); err != nil {
 			return err
 		}
-		entries[i] = entryValues(entry)
 	}
 	if err := insert(ctx, tx, "api_key ("+keyColumns+")", rows...); err != nil {
 		return err
 	}
-	return insert(ctx, tx, auditColumns, entries...)
+	return addEntries(ctx, tx, entries...)
 }
 
 // ImportKeys keeps keys that are known by the SHA-256 of their whole text alone, at most 1,000 at once: all, or none where it fails. Those whose

@@ -74,7 +74,7 @@ func update(ctx context.Context, tx tx, before, after *auth.Key, action string, 
 	if err != nil {
 		return err
 	}
-	return audit(ctx, tx, after.Revision, by, action, kindKey, after.ID, after.Organization, before, after)
+	return audit(ctx, tx, by, action, kindKey, after.ID, after.Organization, before, after)
 }
 
 // Rotate keeps next, a new key of the organization, as the one that takes the place of another, which ends at graceUntil unless it ends earlier, and
@@ -136,8 +136,7 @@ func (b *Book) DeleteKey(ctx context.Context, organization, id string, condition
 		if before.Damage == "" && before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
 			return refusal{auth.Hindrance("it is in force: revoke it first")}
 		}
-		revision, err := tick(ctx, tx, clockIdentity, 1)
-		if err != nil {
+		if _, err := tick(ctx, tx, clockIdentity, 1); err != nil {
 			return err
 		}
 		if _, err := tick(ctx, tx, countKeys, -1); err != nil {
@@ -148,6 +147,6 @@ func (b *Book) DeleteKey(ctx context.Context, organization, id string, condition
 				return err
 			}
 		}
-		return audit(ctx, tx, revision, by, actionDelete, kindKey, id, organization, &before, nil)
+		return audit(ctx, tx, by, actionDelete, kindKey, id, organization, &before, nil)
 	})
 }

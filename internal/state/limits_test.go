@@ -31,19 +31,19 @@ func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
 	writeVersion(t, book, "a", 1)
 	// The entries that a thousand and more writes would have left.
 	_, err := here(t, book).writer.Exec(`WITH RECURSIVE n(i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)
-		INSERT INTO change SELECT i, 'update', 'Backend', 'a', '{}', '{}', 'test', '', i FROM n`)
+		INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at) SELECT i, 'update', 'Backend', 'a', '{}', '{}', 'test', '', i FROM n`)
 	must(t, err)
 	_, err = here(t, book).writer.Exec("UPDATE counter SET value = 1200")
 	must(t, err)
 	last := writeVersion(t, book, "a", 2)
-	entries, err := book.History(waits(t), policy.KindBackend, "a", 5000)
+	entries, err := book.History(waits(t), policy.KindBackend, "a", 0, 5000)
 	must(t, err)
 	if len(entries) != maxDocumentHistory || entries[0].Revision != last.Revision || last.Revision != 1201 {
 		t.Errorf("%d entries, the newest %+v", len(entries), entries[0])
 	}
 	var kept int
 	must(t, here(t, book).reads.QueryRow("SELECT count(*) FROM change WHERE id = 'a'").Scan(&kept))
-	others, err := book.History(waits(t), policy.KindBackend, "other", 10)
+	others, err := book.History(waits(t), policy.KindBackend, "other", 0, 10)
 	must(t, err)
 	if kept != maxDocumentHistory || len(others) != 1 {
 		t.Errorf("%d entries are kept of the one, %d of the other", kept, len(others))
@@ -62,7 +62,7 @@ func TestTheHistoryOfTheBookIsBounded(t *testing.T) {
 	_, err := here(t, book).writer.Exec("UPDATE counter SET value = value + $1", maxHistory)
 	must(t, err)
 	last := writeVersion(t, book, "c", 1)
-	all, err := book.History(waits(t), "", "", 10)
+	all, err := book.History(waits(t), "", "", 0, 10)
 	must(t, err)
 	if len(all) != 1 || all[0].Revision != last.Revision {
 		t.Errorf("%d entries are left: %+v", len(all), all)
@@ -113,7 +113,7 @@ func TestWritesThatMeanNothingAreRefused(t *testing.T) {
 			t.Errorf("%.80v: %v, want %q", test.change, err, test.message)
 		}
 	}
-	if all, err := book.History(waits(t), "", "", 10); err != nil || len(all) > 0 {
+	if all, err := book.History(waits(t), "", "", 0, 10); err != nil || len(all) > 0 {
 		t.Errorf("the history has %+v, %v", all, err)
 	}
 }
@@ -134,7 +134,7 @@ func TestAFullDiskRefusesAChangeAsAWhole(t *testing.T) {
 	if _, err := book.Read(waits(t), policy.KindBackend, "b"); !errors.Is(err, policy.ErrNotFound) {
 		t.Errorf("the document: %v", err)
 	}
-	if all, err := book.History(waits(t), "", "", 10); err != nil || len(all) != 1 {
+	if all, err := book.History(waits(t), "", "", 0, 10); err != nil || len(all) != 1 {
 		t.Errorf("%d entries, %v", len(all), err)
 	}
 	must(t, db.writer.QueryRow("PRAGMA max_page_count = 1000000").Scan(&pages))

@@ -88,9 +88,9 @@ func (b *Book) PutOrganization(ctx context.Context, o auth.Organization, conditi
 			return err
 		}
 		if !there {
-			return audit(ctx, tx, o.Revision, by, actionCreate, kindOrganization, o.ID, o.ID, nil, &o)
+			return audit(ctx, tx, by, actionCreate, kindOrganization, o.ID, o.ID, nil, &o)
 		}
-		return audit(ctx, tx, o.Revision, by, actionUpdate, kindOrganization, o.ID, o.ID, &before, &o)
+		return audit(ctx, tx, by, actionUpdate, kindOrganization, o.ID, o.ID, &before, &o)
 	})
 	if err != nil {
 		return auth.Organization{}, err
@@ -130,14 +130,13 @@ func (b *Book) DeleteOrganization(ctx context.Context, id string, condition *int
 				return refusal{has.so}
 			}
 		}
-		revision, err := tick(ctx, tx, clockIdentity, 1)
-		if err != nil {
+		if _, err := tick(ctx, tx, clockIdentity, 1); err != nil {
 			return err
 		}
 		if err := tx.exec(ctx, "DELETE FROM organization WHERE id = $1", id); err != nil {
 			return err
 		}
-		return audit(ctx, tx, revision, by, actionDelete, kindOrganization, id, id, &before, nil)
+		return audit(ctx, tx, by, actionDelete, kindOrganization, id, id, &before, nil)
 	})
 }
 

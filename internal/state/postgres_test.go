@@ -98,7 +98,7 @@ func byHandInPostgres(t testing.TB, url string, kind policy.Kind, id string, con
 		case before == nil:
 			action = policy.ActionCreate
 		}
-		_, err = tx.Exec(waits(t), "INSERT INTO change VALUES ($1, $2, $3, $4, $5, $6, '', '', $7)", revision, action, kind, id, before, after, time.Now().UnixNano())
+		_, err = tx.Exec(waits(t), "INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at) VALUES ($1, $2, $3, $4, $5, $6, '', '', $7)", revision, action, kind, id, before, after, time.Now().UnixNano())
 		must(t, err)
 		_, err = tx.Exec(waits(t), "DELETE FROM document WHERE kind = $1 AND id = $2", kind, id)
 		if after != nil && err == nil {
@@ -352,7 +352,7 @@ func TestABookRecoversFromWhatHappensToItsServer(t *testing.T) {
 			t.Logf("it took a change again after %s", time.Since(begun).Round(time.Millisecond))
 		})
 	}
-	if all, err := book.History(waits(t), "", "", 100); err != nil || len(all) != 10 {
+	if all, err := book.History(waits(t), "", "", 0, 100); err != nil || len(all) != 10 {
 		t.Errorf("%d entries, %v", len(all), err)
 	}
 }

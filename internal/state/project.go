@@ -85,9 +85,9 @@ func (b *Book) PutProject(ctx context.Context, p auth.Project, condition *int64,
 			return err
 		}
 		if !there {
-			return audit(ctx, tx, p.Revision, by, actionCreate, kindProject, p.ID, p.Organization, nil, &p)
+			return audit(ctx, tx, by, actionCreate, kindProject, p.ID, p.Organization, nil, &p)
 		}
-		return audit(ctx, tx, p.Revision, by, actionUpdate, kindProject, p.ID, p.Organization, &before, &p)
+		return audit(ctx, tx, by, actionUpdate, kindProject, p.ID, p.Organization, &before, &p)
 	})
 	if err != nil {
 		return auth.Project{}, err
@@ -119,13 +119,12 @@ func (b *Book) DeleteProject(ctx context.Context, organization, id string, condi
 		case keys > 0:
 			return refusal{ErrInUse}
 		}
-		revision, err := tick(ctx, tx, clockIdentity, 1)
-		if err != nil {
+		if _, err := tick(ctx, tx, clockIdentity, 1); err != nil {
 			return err
 		}
 		if err := tx.exec(ctx, "DELETE FROM project WHERE organization = $1 AND id = $2", organization, id); err != nil {
 			return err
 		}
-		return audit(ctx, tx, revision, by, actionDelete, kindProject, id, organization, &before, nil)
+		return audit(ctx, tx, by, actionDelete, kindProject, id, organization, &before, nil)
 	})
 }

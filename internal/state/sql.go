@@ -48,6 +48,7 @@ const (
 	clockDocuments = "revision"
 	clockIdentity  = "identity"
 	clockAdmins    = "admins"
+	clockAudit     = "audit" // Every transaction has it move last, or alone: whoever waits for it holds nothing that its holder could wait for.
 	countKeys      = "keys"
 )
 

@@ -240,7 +240,7 @@ func TestAClosedBookSaysSo(t *testing.T) {
 	must(t, book.Close())
 	_, readErr := book.Read(waits(t), policy.KindBackend, "")
 	_, writeErr := book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "a"})
-	_, historyErr := book.History(waits(t), "", "", 1)
+	_, historyErr := book.History(waits(t), "", "", 0, 1)
 	for _, err := range []error{<-watching, readErr, writeErr, historyErr} {
 		if !errors.Is(err, errClosed) {
 			t.Errorf("after the close: %v", err)

@@ -77,7 +77,7 @@ func byHand(t testing.TB, path string, kind policy.Kind, id string, content []by
 		after = string(content)
 	}
 	const revision = "(SELECT value FROM counter WHERE name = 'revision')"
-	run("INSERT INTO change SELECT "+revision+", CASE WHEN $3 IS NULL THEN 'delete' WHEN max(id) IS NULL THEN 'create' ELSE 'update' END,"+
+	run("INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, reason, made_at) SELECT "+revision+", CASE WHEN $3 IS NULL THEN 'delete' WHEN max(id) IS NULL THEN 'create' ELSE 'update' END,"+
 		" $1, $2, max(content), $3, '', '', unixepoch() * 1000000000 FROM document WHERE kind = $1 AND id = $2", kind, id, after)
 	run("DELETE FROM document WHERE kind = $1 AND id = $2", kind, id)
 	if content != nil {

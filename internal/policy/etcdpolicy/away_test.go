@@ -182,7 +182,7 @@ func TestCallsEndAndSayWhy(t *testing.T) {
 			b := open(t, Config{Endpoints: []string{test.address}, Timeout: timeout})
 			for call, run := range map[string]func(context.Context) error{
 				"Read":    func(ctx context.Context) error { _, err := b.Read(ctx, "Backend", "a"); return err },
-				"History": func(ctx context.Context) error { _, err := b.History(ctx, "", "", 1); return err },
+				"History": func(ctx context.Context) error { _, err := b.History(ctx, "", "", 0, 1); return err },
 				"Watch":   func(ctx context.Context) error { return b.Watch(ctx, nil) },
 				"Wait": func(ctx context.Context) error {
 					ctx, cancel := context.WithTimeout(ctx, timeout)

@@ -21,13 +21,13 @@ const (
 // History implements policy.Book. The last 20 changes of a document that were made through a book are kept as they were made. Changes
 // made past the router are found in what etcd still has of the document, which is what was not compacted: they have neither actor nor
 // time, and are told of one document only. A limit of 0 or less is the largest, 1,000.
-func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
+func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before int64, limit int) ([]policy.Change, error) {
 	if limit <= 0 {
 		limit = maxHistory
 	}
 	limit = min(limit, maxHistory)
 	if id == "" {
-		return b.journal(ctx, kind, limit)
+		return b.journal(ctx, kind, before, limit)
 	}
 	f, err := b.find(ctx, kind, id)
 	if err != nil {
@@ -47,24 +47,30 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, limit i
 		return nil, err
 	}
 	slices.Reverse(t.entries)
-	err = t.walk(ctx, f.revision)
+	at := f.revision
+	if before > 0 {
+		at = min(at, before-1)
+	}
+	err = t.walk(ctx, at)
 	return t.found[:min(len(t.found), limit)], err
 }
 
-// journal is the newest entries of all documents, or of all of a kind.
-func (b *Book) journal(ctx context.Context, kind policy.Kind, limit int) ([]policy.Change, error) {
+// journal is the newest entries below the revision before, or of all where that is 0, of all documents or of all of a kind.
+func (b *Book) journal(ctx context.Context, kind policy.Kind, before int64, limit int) ([]policy.Change, error) {
 	directory := b.config.Prefix + "history/"
 	if collection := kind.Collection(); collection != "" {
 		directory += collection + "/"
 	}
 	changes := []policy.Change{}
-	before := int64(0) // the revision below which to go on
+	if before == 1 { // The store begins at 1, and 0 would mean no bound.
+		return changes, nil
+	}
 	for page := min(limit, 100); len(changes) < limit; {
 		options := []clientv3.OpOption{
 			clientv3.WithPrefix(), clientv3.WithLimit(int64(min(page, limit-len(changes)))),
 			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend),
 		}
-		if before > 0 {
+		if before > 0 { // The revision below which to go on.
 			options = append(options, clientv3.WithMaxCreateRev(before-1))
 		}
 		answer, err := b.get(ctx, directory, options...)
@@ -96,7 +102,7 @@ func changeOf(kv *mvccpb.KeyValue) (policy.Change, bool) {
 	}
 	return policy.Change{
 		Revision: kv.GetCreateRevision(), Action: e.Action, Kind: e.Kind, ID: e.ID,
-		Before: e.Before, After: e.After, Actor: e.Actor, Reason: e.Reason, At: e.At.UTC(),
+		Before: e.Before, After: e.After, Actor: e.Actor, Role: e.Role, Reason: e.Reason, RequestID: e.RequestID, At: e.At.UTC(),
 	}, true
 }
 

@@ -54,7 +54,7 @@ func TestChangesPastTheRouterAreInTheHistory(t *testing.T) {
 		}
 		history := func(limit int) []policy.Change {
 			t.Helper()
-			changes, err := b.History(t.Context(), policy.KindBackend, "a", limit)
+			changes, err := b.History(t.Context(), policy.KindBackend, "a", 0, limit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,13 +112,13 @@ func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
 				t.Errorf("%d entries of %s are kept, want %d", len(keys), id, kept)
 			}
 		}
-		if all, err := b.History(t.Context(), "", "", 0); err != nil || len(all) != 2*kept {
+		if all, err := b.History(t.Context(), "", "", 0, 0); err != nil || len(all) != 2*kept {
 			t.Errorf("%d entries of all, %v; want %d", len(all), err, 2*kept)
 		}
-		if all, err := b.History(t.Context(), policy.KindMark, "", 0); err != nil || len(all) != 0 {
+		if all, err := b.History(t.Context(), policy.KindMark, "", 0, 0); err != nil || len(all) != 0 {
 			t.Errorf("%d entries of marks, %v; want none", len(all), err)
 		}
-		changes, err := b.History(t.Context(), policy.KindBackend, "a", 0)
+		changes, err := b.History(t.Context(), policy.KindBackend, "a", 0, 0)
 		if err != nil || len(changes) < kept || !same(changes[0].After, []byte(backend("a", kept+5))) {
 			t.Errorf("%d entries, %v", len(changes), err)
 		}

@@ -80,7 +80,7 @@ func TestAPolicyMovesToItsOwnKeyWhenItIsChanged(t *testing.T) {
 		if keys := s.keys(t, "/api-router/policies/"); !slices.Equal(keys, []string{"/api-router/policies/*/other", own}) {
 			t.Errorf("the policies are at %q", keys)
 		}
-		made, err := b.History(t.Context(), policy.KindRoutingPolicy, id, 10)
+		made, err := b.History(t.Context(), policy.KindRoutingPolicy, id, 0, 10)
 		if err != nil || len(made) != 1 || made[0].Action != policy.ActionUpdate || !same(made[0].Before, []byte(fixture(t, "snake.json"))) {
 			t.Errorf("the history is %+v, %v", made, err)
 		}
@@ -110,7 +110,7 @@ func TestABrokenPolicyAtAnOlderKeyCanBeDeleted(t *testing.T) {
 			if _, err := b.Write(t.Context(), policy.Write{Kind: kind, ID: all[0].ID}); err != nil {
 				t.Errorf("%s as %q: %v", key, all[0].ID, err)
 			}
-			if made, err := b.History(t.Context(), kind, all[0].ID, 10); err != nil || len(made) != 2 && len(made) != 1 {
+			if made, err := b.History(t.Context(), kind, all[0].ID, 0, 10); err != nil || len(made) != 2 && len(made) != 1 {
 				t.Errorf("%s: the history is %+v, %v", key, made, err)
 			}
 		}

@@ -49,7 +49,7 @@ func TestAHistoryFromAnotherEtcdDoesNotKeepAnybodyFromWriting(t *testing.T) {
 			if _, err := b.Write(t.Context(), change); err != nil {
 				t.Fatal(err)
 			}
-			changes, err := b.History(t.Context(), policy.KindBackend, "a", 1)
+			changes, err := b.History(t.Context(), policy.KindBackend, "a", 0, 1)
 			if err != nil || len(changes) != 1 || changes[0].Actor != "ops" || !same(changes[0].After, change.Content) {
 				t.Fatalf("after version %d the newest of the history is %+v, %v", version+1, changes, err)
 			}

@@ -43,6 +43,9 @@ type entry struct {
 	Actor  string          `json:"actor"`
 	Reason string          `json:"reason,omitempty"`
 	At     time.Time       `json:"at"`
+	// Entries of an earlier version lack these.
+	Role      string `json:"role,omitempty"`
+	RequestID string `json:"request_id,omitempty"`
 }
 
 // history is what the keys of a document's history begin with. An id is escaped: that of a document which is in no order may be anything.
@@ -139,7 +142,7 @@ func (b *Book) attempt(ctx context.Context, change policy.Write) (policy.Stored,
 func (f finding) entry(change policy.Write) ([]byte, error) {
 	e := entry{
 		Action: policy.ActionUpdate, Kind: change.Kind, ID: change.ID, After: change.Content,
-		Actor: change.Actor, Reason: change.Reason, At: time.Now().UTC(),
+		Actor: change.Actor, Role: change.Role, Reason: change.Reason, RequestID: change.RequestID, At: time.Now().UTC(),
 	}
 	switch {
 	case f.kv == nil:

@@ -78,7 +78,7 @@ func refusesWrites(t *testing.T, p Place) {
 	if stored := readOne(t, p.Book, policy.KindBackend, "a"); !sameJSON(stored.Content, backend("a", 1)) || stored.Revision != 0 {
 		t.Errorf("the document is %+v", stored)
 	}
-	if entries, err := p.Book.History(t.Context(), "", "", 10); len(entries) > 0 || err != nil && !errors.Is(err, policy.ErrReadOnly) {
+	if entries, err := p.Book.History(t.Context(), "", "", 0, 10); len(entries) > 0 || err != nil && !errors.Is(err, policy.ErrReadOnly) {
 		t.Errorf("a history of %d entries, %v", len(entries), err)
 	}
 }
@@ -251,7 +251,7 @@ func deadlines(t *testing.T, p Place) {
 			_, err := p.Book.Write(over, policy.Write{Kind: policy.KindBackend, ID: "a", Content: backend("a", 2)})
 			return err
 		}
-		calls["History"] = func() error { _, err := p.Book.History(over, policy.KindBackend, "a", 1); return err }
+		calls["History"] = func() error { _, err := p.Book.History(over, policy.KindBackend, "a", 0, 1); return err }
 	}
 	for name, call := range calls {
 		begun := time.Now()

@@ -12,7 +12,7 @@ import (
 // entries is the history of a document, or of all.
 func entries(t testing.TB, book policy.Book, kind policy.Kind, id string) []policy.Change {
 	t.Helper()
-	found, err := book.History(t.Context(), kind, id, 1000)
+	found, err := book.History(t.Context(), kind, id, 0, 1000)
 	if err != nil {
 		t.Fatalf("history of %s %s: %v", kind, id, err)
 	}
@@ -68,13 +68,64 @@ func history(t *testing.T, p Place) {
 		}
 	}
 	chained(t, got)
-	if first, err := p.Book.History(t.Context(), policy.KindBackend, "a", 2); err != nil || len(first) != 2 || first[0].Revision != again.Revision {
+	if first, err := p.Book.History(t.Context(), policy.KindBackend, "a", 0, 2); err != nil || len(first) != 2 || first[0].Revision != again.Revision {
 		t.Errorf("the newest two are %+v, %v", first, err)
 	}
 	for _, id := range []string{"c", "A", "a.b"} {
 		if none := entries(t, p.Book, policy.KindBackend, id); len(none) > 0 {
 			t.Errorf("%s, which never was, has the history %+v", id, none)
 		}
+	}
+}
+
+// historyTellsTheRequest checks that an entry says in which role and in which request the change was made.
+func historyTellsTheRequest(t *testing.T, p Place) {
+	write(t, p.Book, policy.Write{Kind: policy.KindBackend, ID: "a", Content: backend("a", 1), Actor: "ada", Role: "admin", RequestID: "r-1"})
+	write(t, p.Book, policy.Write{Kind: policy.KindBackend, ID: "a", Actor: "api-router"})
+	for _, got := range [][]policy.Change{entries(t, p.Book, policy.KindBackend, "a"), entries(t, p.Book, "", "")} {
+		if len(got) != 2 || got[1].Role != "admin" || got[1].RequestID != "r-1" || got[0].Role != "" || got[0].RequestID != "" {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// historyInPages reads the history from its end on, two entries at a time.
+func historyInPages(t *testing.T, p Place) {
+	for version := range 5 {
+		write(t, p.Book, policy.Write{Kind: policy.KindBackend, ID: "a", Content: backend("a", version+1), Reason: fmt.Sprint(version)})
+		write(t, p.Book, policy.Write{Kind: policy.KindPrice, ID: "b", Content: fmt.Appendf(nil, `{"kind":"Price","id":"b","version":%d}`, version)})
+	}
+	for _, of := range []struct {
+		kind policy.Kind
+		id   string
+	}{{policy.KindBackend, "a"}, {policy.KindBackend, ""}, {"", ""}} {
+		whole := entries(t, p.Book, of.kind, of.id)
+		var pages []int64
+		for before := int64(0); len(pages) <= len(whole); {
+			page, err := p.Book.History(t.Context(), of.kind, of.id, before, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			for _, c := range page {
+				pages = append(pages, c.Revision)
+			}
+			before = page[len(page)-1].Revision
+		}
+		if len(pages) != len(whole) {
+			t.Errorf("%s %s: the pages have %v, and the whole %d entries", of.kind, of.id, pages, len(whole))
+			continue
+		}
+		for i := range whole {
+			if whole[i].Revision != pages[i] {
+				t.Errorf("%s %s: entry %d of the pages has revision %d, want %d", of.kind, of.id, i, pages[i], whole[i].Revision)
+			}
+		}
+	}
+	if none, err := p.Book.History(t.Context(), "", "", 1, 2); err != nil || len(none) > 0 {
+		t.Errorf("before the first: %+v, %v", none, err)
 	}
 }
 
@@ -101,7 +152,7 @@ func historyOfAll(t *testing.T, p Place) {
 			t.Errorf("revision %d comes before %d", all[i-1].Revision, c.Revision)
 		}
 	}
-	if some, err := p.Book.History(t.Context(), "", "", 3); err != nil || len(some) != 3 || some[0].Actor != order[len(order)-1] {
+	if some, err := p.Book.History(t.Context(), "", "", 0, 3); err != nil || len(some) != 3 || some[0].Actor != order[len(order)-1] {
 		t.Errorf("the newest three are %+v, %v", some, err)
 	}
 }

@@ -1,23 +1,24 @@
-package admin
+package policy
 
 import (
 	"bytes"
 	"encoding/json"
 	"regexp"
 	"strings"
-
-	"github.com/ai-aas/api-router/internal/policy"
 )
 
-// hidden stands where a secret may be. It is no reference: a document that holds it cannot be written.
-const hidden = "(hidden: no secret reference)"
+// Hidden stands where a secret may be. It is no reference: a document that holds it cannot be written.
+const Hidden = "(Hidden: no secret reference)"
 
+// Masked is the content of a document as everybody may see it; nil where there is none.
+//
 // Documents hold references to secrets, never secrets. One that was refused may hold anything, such as a key that was put where its
 // reference belongs: it stays visible with its error, but without what may be a secret. So does one of the earlier service, whose
 // unknown fields are passed over.
-//
-// masked is the content of a document as everybody may see it.
-func masked(s policy.Stored) json.RawMessage {
+func (s Stored) Masked() json.RawMessage {
+	if s.Content == nil {
+		return nil
+	}
 	var shown json.RawMessage
 	if v, err := decodeAny(s.Content); err == nil && json.Valid(s.Content) {
 		clean, found := mask(v)
@@ -25,7 +26,7 @@ func masked(s policy.Stored) json.RawMessage {
 			return s.Content
 		}
 		if shown, err = json.Marshal(clean); err != nil { // It was JSON a moment ago.
-			panic("admin: " + err.Error())
+			panic("policy: " + err.Error())
 		}
 	} else {
 		clean, found := maskText(string(s.Content))
@@ -34,10 +35,17 @@ func masked(s policy.Stored) json.RawMessage {
 		}
 		shown = json.RawMessage(clean)
 	}
-	if d, problems := parseOne(s); len(problems) == 0 && !d.Legacy {
+	if d, problems := ParseOne(s.Place, s.Kind, s.ID, s.Content); len(problems) == 0 && !d.Legacy {
 		return s.Content // A good one has references in their place, and its labels and models have any names.
 	}
 	return shown
+}
+
+func decodeAny(text []byte) (v any, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	err = decoder.Decode(&v)
+	return v, err
 }
 
 // mask hides in v what may be a secret, and says whether there was any.
@@ -71,11 +79,11 @@ func maskValue(v any) (clean any, found bool) {
 		return nil, false
 	}
 	if text, ok := v.(string); ok {
-		if _, err := policy.ParseSecretRef(text); err == nil || text == "" {
+		if _, err := ParseSecretRef(text); err == nil || text == "" {
 			return v, false
 		}
 	}
-	return hidden, true
+	return Hidden, true
 }
 
 var (
@@ -85,9 +93,9 @@ var (
 
 // maskText hides the rest of a text from where a secret may begin: nobody can say where it ends.
 func maskText(text string) (clean string, found bool) {
-	clean = userInfo.ReplaceAllLiteralString(text, "://"+hidden+"@")
+	clean = userInfo.ReplaceAllLiteralString(text, "://"+Hidden+"@")
 	if at := secretText.FindStringIndex(clean); at != nil {
-		clean = strings.TrimSpace(clean[:at[1]]) + " " + hidden
+		clean = strings.TrimSpace(clean[:at[1]]) + " " + Hidden
 	}
 	return clean, clean != text
 }

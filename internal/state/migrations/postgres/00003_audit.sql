@@ -1,0 +1,29 @@
+-- +goose Up
+
+-- One audit of everything: documents, too, are in it from here on, and what else is changed. "audit" is its clock; before, that was the one of
+-- identities. Whoever moves several counters in one transaction moves this one last, so that nobody waits for one another.
+INSERT INTO counter (name, value) SELECT 'audit', value FROM counter WHERE name = 'identity';
+
+ALTER TABLE change ADD COLUMN role TEXT NOT NULL DEFAULT '';
+ALTER TABLE change ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+
+-- What is left of the history of documents goes into the audit, which is not bounded. No entry that was there is touched: these get sequences
+-- below them, -1 and down, in their own order. content may be anything.
+-- +goose StatementBegin
+CREATE FUNCTION organization_of(content TEXT) RETURNS TEXT LANGUAGE plpgsql AS $$
+DECLARE
+    named TEXT;
+BEGIN
+    named := coalesce(content::JSON ->> 'organization', content::JSON ->> 'OrganizationID', '');
+    RETURN CASE WHEN named ~ '^[A-Za-z0-9._-]{1,128}$' THEN named ELSE '' END;
+EXCEPTION WHEN OTHERS THEN
+    RETURN '';
+END
+$$;
+-- +goose StatementEnd
+INSERT INTO audit (sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id)
+    SELECT revision - 1 - (SELECT max(revision) FROM change), made_at, actor, '', action, kind, id,
+        CASE WHEN kind IN ('RoutingPolicy', 'Mark') THEN organization_of(coalesce(after_content, before_content)) ELSE '' END,
+        before_content, after_content, reason, ''
+    FROM change;
+DROP FUNCTION organization_of(TEXT);

@@ -1,0 +1,21 @@
+-- +goose Up
+
+-- One audit of everything: documents, too, are in it from here on, and what else is changed. "audit" is its clock; before, that was the one of
+-- identities. Whoever moves several counters in one transaction moves this one last, so that nobody waits for one another.
+INSERT INTO counter (name, value) SELECT 'audit', value FROM counter WHERE name = 'identity';
+
+ALTER TABLE change ADD COLUMN role TEXT NOT NULL DEFAULT '';
+ALTER TABLE change ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+
+-- What is left of the history of documents goes into the audit, which is not bounded. No entry that was there is touched: these get sequences
+-- below them, -1 and down, in their own order. content may be anything.
+INSERT INTO audit (sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id)
+    SELECT revision - 1 - (SELECT max(revision) FROM change), made_at, actor, '', action, kind, id,
+        CASE WHEN named <> '' AND length(named) <= 128 AND named NOT GLOB '*[^A-Za-z0-9._-]*' THEN named ELSE '' END,
+        before_content, after_content, reason, ''
+    FROM (
+        SELECT *, CASE WHEN kind IN ('RoutingPolicy', 'Mark') AND json_valid(coalesce(after_content, before_content))
+            THEN CAST(coalesce(json_extract(coalesce(after_content, before_content), '$.organization'),
+                json_extract(coalesce(after_content, before_content), '$.OrganizationID'), '') AS TEXT) ELSE '' END AS named
+        FROM change
+    ) AS found;
