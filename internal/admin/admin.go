@@ -45,6 +45,8 @@ type Options struct {
 	Book policy.Book
 	// Identities are where organizations and their keys are; nil: there are none, and nothing of them is served.
 	Identities Identities
+	// Audited says that the audit of Identities has the changes of documents, too: they are in the same book. Otherwise it is Book that tells of them.
+	Audited bool
 	// Mint makes a key anew: its id, its digest and what its requests are signed with. Nil: there is no pepper, and no key can be made.
 	Mint func(k *auth.Key) (key, signing auth.Secret, err error)
 	// Seal keeps a signing secret for the key with that id. Nil where Mint is.
@@ -58,9 +60,11 @@ type Options struct {
 	// Level is what the process logs.
 	Level interface {
 		Get() adminapi.LogLevel
-		// Set holds for a time, or for good when hold is 0. Its error says what is wrong with level.
-		Set(level string, hold time.Duration, who string) (adminapi.LogLevel, error)
+		// Set holds for a time, or for good when hold is 0. It tells what held before, too. Its error says what is wrong with level.
+		Set(level string, hold time.Duration, who string) (before, now adminapi.LogLevel, err error)
 	}
+	// Name tells this router from others, as the audit does that of a log level: an id. "": it has none.
+	Name string
 	// Recent returns the latest requests, at most limit, the newest first.
 	Recent func(limit int) []usage.Record
 	// Description is api/openapi.yaml, which describes this API.

@@ -62,7 +62,7 @@ func (a *Admin) change(c *call, w policy.Write) (reply, error) {
 	if a.Book == nil {
 		return reply{}, c.readOnly(errNoBook)
 	}
-	w.Actor = c.actor.name
+	w.Actor, w.Role, w.RequestID = c.actor.name, c.actor.role, c.requestID
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), bookTimeout)
 	defer cancel()
 	before, err := a.readOne(ctx, w.Kind, w.ID)

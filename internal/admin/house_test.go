@@ -58,17 +58,17 @@ func (l *level) Get() adminapi.LogLevel {
 	return adminapi.LogLevel{Level: strings.ToLower(l.is.Level().String())}
 }
 
-func (l *level) Set(name string, hold time.Duration, who string) (adminapi.LogLevel, error) {
-	before := l.Get()
+func (l *level) Set(name string, hold time.Duration, who string) (before, now adminapi.LogLevel, err error) {
+	before = l.Get()
 	if err := l.is.UnmarshalText([]byte(name)); err != nil {
-		return before, err
+		return before, now, err
 	}
-	now := l.Get()
+	now = l.Get()
 	now.Actor = who
 	if hold > 0 {
 		now.Until, now.Then = time.Now().Add(hold), before.Level
 	}
-	return now, nil
+	return before, now, nil
 }
 
 // lines keeps a log.
@@ -99,7 +99,9 @@ func newHouse(t testing.TB, change ...func(*Options)) *house {
 	must(t, err)
 	admins := auth.NewAdmins(auth.AdminsOptions{Ledger: book, Stale: time.Hour})
 	runs(t, func(ctx context.Context) { _ = admins.Run(ctx) })
-	identities := func(o *Options) { o.Identities, o.Mint, o.Seal, o.AdminOf = book, peppers.Make, peppers.Seal, admins.Find }
+	identities := func(o *Options) {
+		o.Identities, o.Audited, o.Mint, o.Seal, o.AdminOf = book, true, peppers.Make, peppers.Seal, admins.Find
+	}
 	return openHouse(t, book, book, append([]func(*Options){identities}, change...)...)
 }
 

@@ -248,14 +248,14 @@ func TestTheAuditIsReadInPages(t *testing.T) {
 		for _, e := range page.Items {
 			ids = append(ids, e.ID)
 		}
-		if filter.Before = page.Next; filter.Before == 0 {
+		if filter.Before = page.Next; filter.Before == "" {
 			break
 		}
 	}
 	if fmt.Sprint(ids) != "[o4 o3 o2 o1 o0]" {
 		t.Errorf("%v", ids)
 	}
-	for _, query := range []string{"kind=policy", "before=x", "limit=0", "id=a%20b", "action=create"} {
+	for _, query := range []string{"kind=user", "before=x", "before=YzE", "before=YjEuYjI", "limit=0", "id=a%20b", "action=create", "since=yesterday", "actor=a%0Ab"} {
 		if got := h.send(adminapi.RoleAuditor, http.MethodGet, adminapi.Prefix+"/audit/entries?"+query, ""); got.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s: %d %s", query, got.StatusCode, got.body)
 		}

@@ -28,8 +28,7 @@ type Identities interface {
 	Projects
 	Keys
 	Admins
-
-	Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error)
+	Entries
 }
 
 // identified hands a handler the book of identities, with a context that has a deadline. A client that leaves does not stop a change halfway.

@@ -119,9 +119,10 @@ func (a *Admin) setLogLevel(c *call) (reply, error) {
 	if hold > longestLevel {
 		return reply{}, fault.Newf(fault.InvalidRequest, "for must be at most %s; leave it out to change the level for good", longestLevel).WithParam("for")
 	}
-	set, err := a.Level.Set(strings.ToLower(ask.Level), hold, c.actor.name)
+	before, set, err := a.Level.Set(strings.ToLower(ask.Level), hold, c.actor.name)
 	if err != nil {
 		return reply{}, fault.New(fault.InvalidRequest, "level must be one of debug, info, warn, error").WithParam("level").WithCause(err)
 	}
+	a.note(c, "update", kindLogLevel, a.Name, before, set)
 	return reply{body: set}, nil
 }

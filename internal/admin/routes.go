@@ -34,6 +34,7 @@ func (a *Admin) table() []route {
 		{http.MethodPost, "/explain", viewer, nil, a.explain},
 		{http.MethodGet, "/decisions", viewer, []string{"limit"}, a.decisions},
 		{http.MethodGet, "/audit", reviewer, []string{"limit"}, a.audit},
+		{http.MethodGet, "/audit/entries", reviewer, []string{"actor", "before", "id", "kind", "limit", "organization", "since"}, a.entries},
 		{http.MethodGet, "/fleet", viewer, nil, a.fleet},
 		{http.MethodGet, "/status", reviewer, nil, a.status},
 		{http.MethodGet, "/log-level", viewer, nil, a.logLevel},
@@ -83,7 +84,6 @@ func (a *Admin) identityTable() []route {
 		{http.MethodPut, admins + "/{admin}", admin, []string{"reason"}, of(a.putAdmin)},
 		{http.MethodDelete, admins + "/{admin}", admin, []string{"reason"}, of(a.deleteAdmin)},
 		{http.MethodPost, admins + "/{admin}/revoke", admin, nil, of(a.revokeAdmin)},
-		{http.MethodGet, "/audit/entries", reviewer, []string{"before", "id", "kind", "limit", "organization"}, of(a.entries)},
 	}
 }
 

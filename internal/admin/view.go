@@ -150,6 +150,6 @@ func showChange(c policy.Change) adminapi.Change {
 	}
 	return adminapi.Change{
 		Revision: c.Revision, Action: string(c.Action), Kind: string(c.Kind), ID: c.ID,
-		Before: shown(c.Before), After: shown(c.After), Actor: c.Actor, Reason: c.Reason, At: c.At,
+		Before: shown(c.Before), After: shown(c.After), Actor: c.Actor, Role: c.Role, Reason: c.Reason, RequestID: c.RequestID, At: c.At,
 	}
 }

@@ -139,9 +139,11 @@ type Change struct {
 	Before json.RawMessage `json:"before"`
 	After  json.RawMessage `json:"after"`
 	// Actor is the name of the token; empty for a change that was made past the router.
-	Actor  string    `json:"actor"`
-	Reason string    `json:"reason,omitempty"`
-	At     time.Time `json:"at,omitzero"`
+	Actor     string    `json:"actor"`
+	Role      string    `json:"role,omitempty"`
+	Reason    string    `json:"reason,omitempty"`
+	RequestID string    `json:"request_id,omitempty"`
+	At        time.Time `json:"at,omitzero"`
 }
 
 // History is a list of changes, the newest first.

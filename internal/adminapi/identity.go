@@ -180,14 +180,18 @@ type Imported struct {
 
 // Entry is one line of the audit.
 type Entry struct {
-	Sequence     int64     `json:"sequence"`
-	At           time.Time `json:"at"`
-	Actor        string    `json:"actor"`
-	Role         string    `json:"role,omitempty"`
-	Action       string    `json:"action"` // create, update, rotate, revoke, delete, import
-	Kind         string    `json:"kind"`   // organization, project, key
-	ID           string    `json:"id"`
-	Organization string    `json:"organization,omitempty"`
+	// Sequence grows from entry to entry. Documents that are not in the state book have one of their own: the revision of the change.
+	Sequence int64 `json:"sequence"`
+	// At is zero, and Actor empty, for a change of a document that was made past the router.
+	At    time.Time `json:"at,omitzero"`
+	Actor string    `json:"actor"`
+	// Role is what the actor was let in as; empty for a change of the router's own, and for one of a version that did not keep it.
+	Role   string `json:"role,omitempty"`
+	Action string `json:"action"` // create, update, rotate, revoke, delete, import
+	Kind   string `json:"kind"`   // organization, project, key, admin, log-level, or the kind of a document
+	ID     string `json:"id"`
+	// Organization is whose the thing is; empty for what is nobody's.
+	Organization string `json:"organization,omitempty"`
 	// Before and After are the thing as it was and is; null where there was or is none.
 	Before    json.RawMessage `json:"before"`
 	After     json.RawMessage `json:"after"`
@@ -198,15 +202,20 @@ type Entry struct {
 // Entries are a page of the audit, the newest first.
 type Entries struct {
 	Items []Entry `json:"items"`
-	// Next is the sequence before which the next page begins; 0: this is the last.
-	Next int64 `json:"next,omitempty"`
+	// Next is where the next page begins, for EntryFilter.Before; "": this is the last. A page may hold fewer entries than were asked for, or
+	// none, and have a next.
+	Next string `json:"next,omitempty"`
 }
 
 // EntryFilter chooses entries of the audit; what is empty chooses all.
 type EntryFilter struct {
-	Organization, Kind, ID string
-	Before                 int64
-	Limit                  int
+	// Kind is organization, project, key, admin, log-level, or a collection of documents.
+	Organization, Kind, ID, Actor string
+	// Since leaves out what is older.
+	Since time.Time
+	// Before is the Next of the page before.
+	Before string
+	Limit  int
 }
 
 const (
@@ -295,16 +304,16 @@ func (c *Client) ImportKeys(ctx context.Context, organization string, what Impor
 	return post[Imported](ctx, c, what, organizations, organization, "fingerprints")
 }
 
-// Entries returns a page of the audit of organizations, projects and keys.
+// Entries returns a page of the audit.
 func (c *Client) Entries(ctx context.Context, filter EntryFilter) (Entries, error) {
 	query := url.Values{}
-	for name, value := range map[string]string{"organization": filter.Organization, "kind": filter.Kind, "id": filter.ID} {
+	for name, value := range map[string]string{"organization": filter.Organization, "kind": filter.Kind, "id": filter.ID, "actor": filter.Actor, "before": filter.Before} {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
-	if filter.Before > 0 {
-		query.Set("before", strconv.FormatInt(filter.Before, 10))
+	if !filter.Since.IsZero() {
+		query.Set("since", filter.Since.Format(time.RFC3339Nano))
 	}
 	if filter.Limit > 0 {
 		query.Set("limit", strconv.Itoa(filter.Limit))

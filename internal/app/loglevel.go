@@ -46,14 +46,15 @@ func (l *logLevel) get() adminapi.LogLevel {
 	return now
 }
 
-// Set changes what is logged: for a time, after which it goes back by itself, or for good when that is 0.
-func (l *logLevel) Set(name string, hold time.Duration, who string) (adminapi.LogLevel, error) {
+// Set changes what is logged: for a time, after which it goes back by itself, or for good when that is 0. It tells what was logged before.
+func (l *logLevel) Set(name string, hold time.Duration, who string) (before, now adminapi.LogLevel, err error) {
 	level, err := telemetry.ParseLevel(name)
 	if err != nil {
-		return adminapi.LogLevel{}, err
+		return before, now, err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before = l.get()
 	l.forget()
 	attrs := []slog.Attr{slog.String("actor", who)}
 	l.actor = who
@@ -66,7 +67,7 @@ func (l *logLevel) Set(name string, hold time.Duration, who string) (adminapi.Lo
 		l.back = time.AfterFunc(hold, func() { l.goBack(turn) })
 	}
 	l.change(level, "the log level was set", attrs...)
-	return l.get(), nil
+	return before, l.get(), nil
 }
 
 // goBack ends what a timer was for, unless somebody has set something else meanwhile.

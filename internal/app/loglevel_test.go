@@ -19,13 +19,13 @@ func leveled(at slog.Level) (*logLevel, *bytes.Buffer) {
 func TestALogLevelGoesBackByItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, log := leveled(slog.LevelWarn)
-		set, err := l.Set("debug", 10*time.Minute, "olga")
-		if err != nil || set.Level != "debug" || set.Then != "warn" || set.Actor != "olga" || !set.Until.Equal(time.Now().Add(10*time.Minute)) {
+		before, set, err := l.Set("debug", 10*time.Minute, "olga")
+		if err != nil || before.Level != "warn" || before.Then != "" || set.Level != "debug" || set.Then != "warn" || set.Actor != "olga" || !set.Until.Equal(time.Now().Add(10*time.Minute)) {
 			t.Fatalf("%+v %v", set, err)
 		}
 		l.log.Debug("a detail")
 		time.Sleep(9 * time.Minute)
-		if _, err := l.Set("info", 2*time.Minute, "ada"); err != nil { // It begins anew, and still goes back to what was usual.
+		if _, _, err := l.Set("info", 2*time.Minute, "ada"); err != nil { // It begins anew, and still goes back to what was usual.
 			t.Fatal(err)
 		}
 		time.Sleep(90 * time.Second) // The first time is over.
@@ -51,7 +51,7 @@ func TestEveryChangeOfTheLogLevelIsSeen(t *testing.T) {
 	for _, from := range levels {
 		for _, to := range levels {
 			l, log := leveled(from)
-			if _, err := l.Set(to.String(), 0, "olga"); err != nil {
+			if _, _, err := l.Set(to.String(), 0, "olga"); err != nil {
 				t.Fatal(err)
 			}
 			if l.level.Level() != to || !strings.Contains(log.String(), "actor=olga") {
@@ -60,7 +60,7 @@ func TestEveryChangeOfTheLogLevelIsSeen(t *testing.T) {
 		}
 	}
 	l, log := leveled(slog.LevelInfo)
-	if _, err := l.Set("loud", 0, "olga"); err == nil || l.level.Level() != slog.LevelInfo || log.Len() > 0 {
+	if _, _, err := l.Set("loud", 0, "olga"); err == nil || l.level.Level() != slog.LevelInfo || log.Len() > 0 {
 		t.Errorf("%v %s", err, log)
 	}
 }

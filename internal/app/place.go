@@ -29,6 +29,8 @@ type place struct {
 	identities admin.Identities
 	// admins are those who may use the admin API, in the same book; nil where ledger is.
 	admins auth.AdminLedger
+	// audited says that the audit of identities has the changes of documents, too.
+	audited bool
 	// writable says that the book takes changes.
 	writable bool
 	// health says how it is; nil where the store knows all that there is to know. public is the same for outsiders.
@@ -63,7 +65,7 @@ func openState(s State, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{source: book, book: book, ledger: book, identities: book, admins: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+	return &place{source: book, book: book, ledger: book, identities: book, audited: true, admins: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
 		c.State = "opening"
 		switch s := book.Status(); {
 		case s.Open:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/adminapi"
@@ -52,6 +53,21 @@ func (a *App) besidePublic() []gateway.Component {
 		return nil
 	}
 	return a.place.besidePublic()
+}
+
+// hostName is how the audit tells this router from others: the name of its machine or pod, as far as an id can hold it.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	keep := func(c rune) rune {
+		if strings.ContainsRune("._-", c) || c < 128 && (unicode.IsLetter(c) || unicode.IsDigit(c)) {
+			return c
+		}
+		return '-'
+	}
+	return strings.Map(keep, name[:min(len(name), 128)])
 }
 
 // mints lets operators make keys and signing secrets under the newest pepper, if there is one.

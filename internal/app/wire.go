@@ -217,7 +217,7 @@ func (a *App) wire(opts Options) error {
 	a.onStop("log level", func(context.Context) error { a.level.stop(); return nil })
 	options := admin.Options{
 		Logger: a.log.With("component", "admin"), Book: a.place.book, Table: a.store.Table, Fleet: a.fleet.Status, Decider: decider, Recent: a.recorder.Recent,
-		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities,
+		Health: a.health, Level: a.level, Metrics: registry, Identities: a.place.identities, Audited: a.place.audited, Name: hostName(),
 		Description: api.OpenAPI,
 	}
 	if err := a.mints(&options); err != nil {

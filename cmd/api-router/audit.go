@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/app"
+)
+
+func auditCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "audit", Short: "Show who changed what, of everything that can be changed",
+		Long: `Show who changed what: documents, marks, organizations, projects, keys, admins and the log level. "history" has the revisions of one document, to which
+"rollback" can go.`,
+	}
+	c.AddCommand(auditListCommand(p, env))
+	return c
+}
+
+func auditListCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "list", Short: "List changes, the newest first",
+		Long: `List changes, the newest first: when, who made them and in which role, and why. -o yaml and -o json show each thing before and after, and the
+request. No key or token is in it. A change without a name was made past the router. While a place that has a part of the audit cannot be read, nothing is shown
+rather than a part; --kind asks for the other place alone.`,
+		Example: `  api-router audit list --org acme
+  api-router audit list --actor ada --since 24h
+  api-router audit list --kind key --id 1a2B3c4D -o json
+  api-router audit list --kind policy --limit 0`,
+		Args: cobra.NoArgs,
+	}
+	var filter adminapi.EntryFilter
+	f := c.Flags()
+	f.StringVar(&filter.Organization, "org", "", "only what is of the `ORGANIZATION` with this id, or names it")
+	f.StringVar(&filter.Kind, "kind", "", "only things of this `KIND`: organization, project, key, admin, log-level, backend, policy, price or mark")
+	f.StringVar(&filter.ID, "id", "", "only the thing with this `ID`")
+	f.StringVar(&filter.Actor, "actor", "", "only what this `NAME` changed: that of a token, or api-router for the router itself")
+	since := f.String("since", "", "only what was changed since this `TIME`, as in 24h, 7d, 2026-05-04 or 2026-05-04T10:00:00Z")
+	f.StringVar(&filter.Before, "before", "", "go on where the list before ended: its `NEXT`")
+	limit := f.Int("limit", 50, "at most so many changes; 0: all of them")
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
+		if *limit < 0 {
+			return errors.New("--limit must be 0 or more")
+		}
+		var err error
+		if filter.Since, err = sinceWhen(*since, time.Now()); err != nil {
+			return err
+		}
+		found, err := o.entries(api, filter, *limit)
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(found)
+		case len(found.Items) == 0:
+			return o.printf("There are no such changes.\n")
+		}
+		rows := make([][]string, 0, len(found.Items))
+		for i := range found.Items {
+			e := &found.Items[i]
+			who := e.Actor
+			if e.Role != "" {
+				who += " (" + e.Role + ")"
+			}
+			rows = append(rows, []string{when(e.At), who, e.Action, e.Kind, e.ID, e.Organization, e.Reason})
+		}
+		if err := o.table([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows); err != nil || found.Next == "" {
+			return err
+		}
+		return o.printf("What is older: --before %s; --limit 0 lists all.\n", found.Next)
+	}).withOutput().Command
+}
+
+// mostEntries is how many entries one page can hold.
+const mostEntries = 1000
+
+// entries reads page after page until there are limit entries, or at 0 until there are no more.
+func (o *operation) entries(api *adminapi.Client, filter adminapi.EntryFilter, limit int) (adminapi.Entries, error) {
+	all := adminapi.Entries{Items: []adminapi.Entry{}}
+	for {
+		filter.Limit = mostEntries
+		if limit > 0 {
+			filter.Limit = min(limit-len(all.Items), mostEntries)
+		}
+		page, err := api.Entries(o.Context(), filter)
+		if err != nil {
+			return all, err
+		}
+		all.Items, all.Next = append(all.Items, page.Items...), page.Next
+		if filter.Before = page.Next; page.Next == "" || limit > 0 && len(all.Items) >= limit {
+			return all, nil
+		}
+	}
+}
+
+// sinceWhen reads how long ago, a day or a moment, in the zone that times are shown in; "" is none.
+func sinceWhen(text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := readLength(text); err == nil {
+		return now.Add(-ago), nil
+	}
+	for _, form := range []string{time.RFC3339, time.DateTime, time.DateOnly} {
+		if at, err := time.ParseInLocation(form, text, time.Local); err == nil {
+			return at, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %q is neither a length of time such as 24h or 7d, nor a date such as 2026-05-04 or 2026-05-04T10:00:00Z", text)
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"testing"
+	"time"
+)
+
+func TestSinceTakesALengthADayOrAMoment(t *testing.T) {
+	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"": {}, "36h": now.Add(-36 * time.Hour), "7d": now.AddDate(0, 0, -7), "2026-05-01T10:00:00+02:00": time.Date(2026, 5, 1, 8, 0, 0, 0, time.UTC),
+		"2026-05-01": time.Date(2026, 5, 1, 0, 0, 0, 0, time.Local), "2026-05-01 10:30:00": time.Date(2026, 5, 1, 10, 30, 0, 0, time.Local),
+	} {
+		if got, err := sinceWhen(text, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q is %s, %v; want %s", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"yesterday", "-1h", "0s", "2026-13-01", "24"} {
+		if got, err := sinceWhen(text, now); err == nil {
+			t.Errorf("%q is %s", text, got)
+		}
+	}
+}
