@@ -30,7 +30,7 @@ func (a *Admin) history(c *call) (reply, error) {
 	return reply{body: showHistory(changes)}, nil
 }
 
-// audit answers the changes of all documents.
+// audit answers the changes of all documents, and of nothing else: entries has everything.
 func (a *Admin) audit(c *call) (reply, error) {
 	limit, err := c.limit()
 	if err != nil {

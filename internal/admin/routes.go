@@ -47,7 +47,7 @@ func (a *Admin) table() []route {
 			route{http.MethodGet, path + "/{id}", viewer, nil, a.get},
 			route{http.MethodPut, path + "/{id}", writer, []string{"reason"}, a.put},
 			route{http.MethodDelete, path + "/{id}", writer, []string{"reason"}, a.delete},
-			route{http.MethodGet, path + "/{id}/history", viewer, []string{"limit"}, a.history},
+			route{http.MethodGet, path + "/{id}/history", reviewer, []string{"limit"}, a.history},
 			route{http.MethodPost, path + "/{id}/rollback", writer, nil, a.rollback})
 	}
 	return append(routes, a.identityTable()...)

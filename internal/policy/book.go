@@ -95,7 +95,9 @@ func (c Change) Organization() string {
 	if content == nil {
 		content = c.Before
 	}
-	var named struct{ Organization string }
+	var named struct {
+		Organization string `json:"organization"`
+	}
 	switch d, problems := ParseOne("", c.Kind, c.ID, content); {
 	case len(problems) > 0: // It was written past the router, or before it was refused, and says all the same whose it is.
 		_ = json.Unmarshal(content, &named)

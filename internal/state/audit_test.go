@@ -1,6 +1,7 @@
 package state
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -164,6 +165,24 @@ func TestChangesOfEveryKindAtOnceLoseNoEntry(t *testing.T) {
 			if e.Sequence != int64(len(entries)-i) {
 				t.Fatalf("entry %d has the sequence %d", i, e.Sequence)
 			}
+		}
+	})
+}
+
+func TestAnOlderReplicaDoesNotStopTheAudit(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := withKeys(t, place)
+		must(t, book.write(waits(t), clockIdentity, func(ctx context.Context, tx tx) error { // As it was before there was a clock of the audit.
+			sequence, err := tick(ctx, tx, clockIdentity, 1)
+			if err != nil {
+				return err
+			}
+			return insert(ctx, tx, auditColumns, entryValues(auth.Entry{Sequence: sequence, At: now(), Actor: "older", Action: actionUpdate, Kind: kindKey, ID: "k"}))
+		}))
+		made(t, book, aKey("acme", 1))
+		entries := whole(t, book, auth.AuditFilter{})
+		if len(entries) != 5 || entries[0].Action != actionCreate || entries[1].Actor != "older" || entries[0].Sequence != entries[1].Sequence+1 {
+			t.Errorf("%+v", entries)
 		}
 	})
 }

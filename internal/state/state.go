@@ -1,5 +1,5 @@
-// Package state is the router's own book of state in an SQL database: policy documents with the history of their changes, and
-// organizations, projects, keys and admins with the audit of theirs. It is a policy.Source, a policy.Book, an auth.Ledger and an auth.AdminLedger.
+// Package state is the router's own book of state in an SQL database: policy documents with their history, organizations, projects, keys and
+// admins, and the audit of every change. It is a policy.Source, a policy.Book, an auth.Ledger and an auth.AdminLedger.
 //
 // The database is a SQLite file of this machine, or a PostgreSQL database that replicas share. Several processes of one machine may use one
 // file at once. The file must be on a local disk: the locks that keep processes apart do not work on network file systems.

@@ -189,7 +189,7 @@ func (b *bureau) audited(first, second string) {
 	b.t.Helper()
 	b.role = auditorToken
 	defer func() { b.role = adminToken }()
-	b.order("audit list --org acme", "ada", "a new customer", "every quarter", "by agreement", "it was in a public repository", "key "+second)
+	b.order("audit list --org acme", "ada", "a new customer", "every quarter", "by agreement", "it was in a public repository", second)
 	var entries adminapi.Entries
 	if err := json.Unmarshal([]byte(b.order("audit list --org acme -o json")), &entries); err != nil {
 		b.t.Fatal(err)

@@ -4,6 +4,10 @@
 -- identities. Whoever moves several counters in one transaction moves this one last, so that nobody waits for one another.
 INSERT INTO counter (name, value) SELECT 'audit', value FROM counter WHERE name = 'identity';
 
+-- What one actor did, and what was done lately, is found among millions of entries.
+CREATE INDEX audit_of_actor ON audit (actor, sequence);
+CREATE INDEX audit_of_time ON audit (made_at, sequence);
+
 ALTER TABLE change ADD COLUMN role TEXT NOT NULL DEFAULT '';
 ALTER TABLE change ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
 
