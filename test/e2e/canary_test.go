@@ -298,7 +298,8 @@ func (c *cage) outputs(t *testing.T, r *router, last func()) map[string]string {
 // pages are what the admin listener shows beside documents: the console with the part of it that renews itself, the status, the log level,
 // and profiles as text and as Go's own tools ask for them.
 var pages = []string{
-	"/", "/console/live", "/status", "/admin/v1/status", "/admin/v1/log-level", "/admin/v1/decisions", "/admin/v1/audit", "/admin/v1/fleet", "/admin/v1/openapi.yaml",
+	"/", "/console/live", "/status", "/admin/v1/status", "/admin/v1/log-level", "/admin/v1/decisions", "/admin/v1/audit", "/admin/v1/audit/entries", "/admin/v1/fleet",
+	"/admin/v1/openapi.yaml",
 	"/debug/pprof/", "/debug/pprof/profile?seconds=1", "/debug/pprof/trace?seconds=1", "/debug/pprof/block?seconds=1", "/debug/pprof/mutex?seconds=1",
 	"/debug/pprof/heap", "/debug/pprof/heap?debug=1", "/debug/pprof/allocs", "/debug/pprof/goroutine", "/debug/pprof/goroutine?debug=2", "/debug/pprof/threadcreate?debug=1",
 }

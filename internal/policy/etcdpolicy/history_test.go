@@ -98,6 +98,30 @@ func TestChangesPastTheRouterAreInTheHistory(t *testing.T) {
 	})
 }
 
+func TestEntriesOfAnEarlierVersionAreRead(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		b := s.book(t)
+		for version := 1; version <= 2; version++ {
+			_, err := b.Write(t.Context(), policy.Write{Kind: policy.KindBackend, ID: "a", Content: []byte(backend("a", version)), Actor: "ops", Role: "admin", RequestID: "r-1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.put(t, "/api-router/history/backends/old/00000000000000000001",
+			`{"action":"create","kind":"Backend","id":"old","before":null,"after":`+backend("old", 1)+`,"actor":"olga","reason":"new","at":"2026-01-02T03:04:05Z"}`)
+		all, err := b.History(t.Context(), "", "", 0, 0)
+		if err != nil || len(all) != 3 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		if old := all[0]; old.ID != "old" || old.Actor != "olga" || old.Role != "" || old.RequestID != "" || old.Reason != "new" || old.At.IsZero() {
+			t.Errorf("%+v", old)
+		}
+		if all[1].Role != "admin" || all[1].RequestID != "r-1" {
+			t.Errorf("%+v", all[1])
+		}
+	})
+}
+
 func TestTheHistoryOfADocumentIsBounded(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		b := s.book(t)
