@@ -26,7 +26,7 @@ func auditListCommand(p app.Process, env map[string]string) *cobra.Command {
 		Use: "list", Short: "List changes, the newest first",
 		Long: `List changes, the newest first: when, who made them and in which role, and why. -o yaml and -o json show each thing before and after, and the
 request. No key or token is in it. A change without a name was made past the router. While a place that has a part of the audit cannot be read, nothing is shown
-rather than a part; --kind asks for the other place alone.`,
+rather than a part: while etcd is away, a --kind that is no document asks the state book alone; while that is, "history" asks etcd.`,
 		Example: `  api-router audit list --org acme
   api-router audit list --actor ada --since 24h
   api-router audit list --kind key --id 1a2B3c4D -o json

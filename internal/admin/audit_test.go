@@ -248,6 +248,20 @@ func TestTheAuditTellsOfDocumentsWhereverTheyAre(t *testing.T) {
 	}
 }
 
+// Documents that were moved out of the state book leave in it what became of them there.
+func TestTheAuditTellsOfDocumentsThatWereElsewhereBefore(t *testing.T) {
+	h, _, identities := apart(t)
+	_, err := identities.Write(t.Context(), policy.Write{Kind: policy.KindBackend, ID: "a", Content: []byte(backendA), Actor: "olga"})
+	must(t, err)
+	_, err = h.client(adminapi.RoleAdmin).Put(t.Context(), adminapi.Backends, "b", []byte(backendB), adminapi.If{})
+	must(t, err)
+	for _, kind := range []string{"", "backends"} {
+		if got := told(h.whole(adminapi.EntryFilter{Kind: kind})); got != "create Backend b, create Backend a" {
+			t.Errorf("of the kind %q: %s", kind, got)
+		}
+	}
+}
+
 // What comes while somebody turns the pages is on none of the later ones.
 func TestPagesOfTheAuditDoNotMoveWithWhatIsNew(t *testing.T) {
 	h, _, _ := apart(t)
@@ -275,7 +289,7 @@ func TestAnAuditWithAGapIsNoAnswer(t *testing.T) {
 		return got.StatusCode, string(got.body)
 	}
 	must(t, documents.Close())
-	if status, body := ask(""); status != http.StatusServiceUnavailable || !strings.Contains(body, "the history of the documents cannot be read") || !strings.Contains(body, "a kind of organizations") {
+	if status, body := ask(""); status != http.StatusServiceUnavailable || !strings.Contains(body, "the history of the documents cannot be read") || !strings.Contains(body, "other kinds: organization") {
 		t.Errorf("%d %s", status, body)
 	}
 	if status, body := ask("?kind=organization"); status != http.StatusOK || !strings.Contains(body, `"id":"acme"`) {
@@ -311,6 +325,9 @@ func TestDocumentsInFilesHaveNoPartInTheAudit(t *testing.T) {
 	h.acme("acme")
 	if got := told(h.whole(adminapi.EntryFilter{})); got != "create organization acme" {
 		t.Error(got)
+	}
+	if got := h.send(adminapi.RoleAuditor, http.MethodGet, adminapi.Prefix+"/audit/entries?kind=backends", ""); got.StatusCode != http.StatusNotFound || !strings.Contains(string(got.body), "files") {
+		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 	h.Identities = nil
 	for _, query := range []string{"", "?kind=backends"} {

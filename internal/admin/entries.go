@@ -94,16 +94,11 @@ func (a *Admin) entries(c *call) (reply, error) {
 // strands are the places that may know what is asked for.
 func (a *Admin) strands(q *question) []strand {
 	var all []strand
-	if a.Identities != nil && (a.Audited || q.document == "") {
-		all = append(all, strand{name: bookStrand, read: a.bookEntries, what: "the audit of the state book", tells: "organizations, projects, keys or log levels"})
+	if a.Identities != nil { // Documents that are elsewhere now may have been in it.
+		all = append(all, strand{bookStrand, a.bookEntries, "the audit of the state book", "ask for the history of documents, which is another place"})
 	}
 	if a.Book != nil && !(a.Audited && a.Identities != nil) && (q.Kind == "" || q.document != "") {
-		all = append(all, strand{name: documentStrand, read: a.documentEntries, what: "the history of the documents", tells: "documents"})
-	}
-	for i := range all { // What the other has can be asked for alone.
-		if len(all) > 1 {
-			all[i].without = ", or ask for a kind of " + all[1-i].tells + " alone"
-		}
+		all = append(all, strand{documentStrand, a.documentEntries, "the history of the documents", "ask for one of the other kinds: " + strings.Join(kindsBesideDocuments, ", ")})
 	}
 	return all
 }
@@ -128,6 +123,9 @@ const (
 	// for are passed over.
 	atOnce   = 100
 	mostRead = 10 * atOnce
+	// skew is how far the clocks of those who write the history may be apart: a change that is older than what is asked for ends the reading only
+	// where none that comes before it could be younger.
+	skew = 10 * time.Minute
 )
 
 // documentEntries reads the history of documents that are not in the state book.
@@ -143,14 +141,15 @@ func (a *Admin) documentEntries(ctx context.Context, q *question, below int64) (
 		}
 		for i := range changes {
 			change := &changes[i]
-			if !q.Since.IsZero() && !change.At.IsZero() && change.At.Before(q.Since) {
+			older := !change.At.IsZero() && change.At.Before(q.Since)
+			if older && change.At.Before(q.Since.Add(-skew)) {
 				s.more = false
 				return s, nil
 			}
 			below, s.more = change.Revision, i < len(changes)-1 || len(changes) == atOnce
 			s.last = below
 			organization := change.Organization()
-			if (q.ID == "" || q.ID == change.ID) && (q.Actor == "" || q.Actor == change.Actor) && (q.Organization == "" || q.Organization == organization) {
+			if !older && (q.ID == "" || q.ID == change.ID) && (q.Actor == "" || q.Actor == change.Actor) && (q.Organization == "" || q.Organization == organization) {
 				s.add(documentEntry(change, organization))
 			} else if !change.At.IsZero() {
 				s.until = change.At

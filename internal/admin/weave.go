@@ -24,9 +24,8 @@ type strand struct {
 	name rune
 	// read gives a stretch of entries with a sequence below the one that is given, or from the newest on at 0.
 	read func(ctx context.Context, q *question, below int64) (stretch, error)
-	// what it is and tells of, and what can be had while it cannot be read, for messages.
-	what, tells string
-	without     string
+	// what it is, and what can be done while it cannot be read, for messages.
+	what, instead string
 }
 
 // stretch are entries of a strand, the newest first.
@@ -83,6 +82,7 @@ func (t *thread) position() (below int64, ok bool) {
 // weave reads one page out of all strands. It may hold fewer entries than there are, or none, and have a next all the same.
 func weave(ctx context.Context, strands []strand, q *question, now time.Time) (adminapi.Entries, error) {
 	page := adminapi.Entries{Items: []adminapi.Entry{}}
+	var unkept error
 	threads := make([]*thread, 0, len(strands))
 	for _, s := range strands {
 		from, there := q.from[s.name]
@@ -91,13 +91,12 @@ func weave(ctx context.Context, strands []strand, q *question, now time.Time) (a
 		}
 		read, err := s.read(ctx, q, from)
 		switch {
-		case errors.Is(err, policy.ErrReadOnly) && len(strands) > 1: // Documents in files have no history, and nobody takes it for an empty one.
+		case errors.Is(err, policy.ErrReadOnly): // Documents in files have no history.
+			unkept = err
 			continue
-		case errors.Is(err, policy.ErrReadOnly):
-			return page, fault.New(fault.NotFound, "there is no audit of that here: "+err.Error())
 		case err != nil:
-			return page, fault.Newf(fault.StoreUnavailable, "%s cannot be read, and without it the audit would have a gap: %s; try again in a moment%s",
-				s.what, printable(err.Error()), s.without).WithCause(err)
+			return page, fault.Newf(fault.StoreUnavailable, "%s cannot be read, and without it the audit would have a gap: %s; try again in a moment, or %s",
+				s.what, printable(err.Error()), s.instead).WithCause(err)
 		}
 		if len(read.times) > 0 && read.times[0].IsZero() { // It is the newest, and nobody knows of when.
 			read.times[0] = now
@@ -111,6 +110,9 @@ func weave(ctx context.Context, strands []strand, q *question, now time.Time) (a
 		}
 		page.Items = append(page.Items, next.entries[next.taken])
 		next.taken++
+	}
+	if unkept != nil && len(page.Items) == 0 && (len(threads) == 0 || q.document != "") { // An empty audit would read like "never changed".
+		return page, fault.New(fault.NotFound, "there is no audit of that here: "+unkept.Error())
 	}
 	rest := positions{}
 	for _, t := range threads {
