@@ -141,7 +141,8 @@ func TestOrganizationsAndProjectsFromTheirBeginningToTheirEnd(t *testing.T) {
 	c.do("org enable acme")
 	c.do("org delete acme --reason test", "organization acme is deleted")
 	c.fails("org get acme", "there is no organization acme")
-	c.do("audit list --org acme", "delete", "organization acme", "project shop")
+	c.do("audit list --org acme --kind organization --limit 1", "dev (admin)", "delete", "acme", "What is older: --before")
+	c.do("audit list --org acme --kind project --id shop", "delete", "update", "create")
 }
 
 func TestAKeyIsChangedFromTheCommandLine(t *testing.T) {

@@ -41,8 +41,8 @@ func told(entries []adminapi.Entry) string {
 // furnished is what is there before a change: documents with a past, an organization with a project and a key, and marks.
 type furnished struct {
 	*house
-	key            string
-	policy1, mark1 int64 // the first revisions of the policy and the mark
+	key, admin     string // ids
+	policy1, mark1 int64  // the first revisions of the policy and the mark
 }
 
 func furnishedHouse(t *testing.T) furnished {
@@ -67,10 +67,13 @@ func furnishedHouse(t *testing.T) furnished {
 	made, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{Name: "k"})
 	must(t, err)
 	f.key = made.ID
+	olga, err := c.CreateAdmin(ctx, adminapi.AdminRequest{Name: "olga", Role: adminapi.RoleViewer})
+	must(t, err)
+	f.admin = olga.ID
 	return f
 }
 
-// KEY, POLICY and MARK stand in what follows for the key's id and first revisions. A request that succeeds leaves these entries, the newest first.
+// KEY and ADMIN stand in what follows for ids, POLICY and MARK for first revisions, NEW for an id that the request makes. A request that succeeds leaves these entries, the newest first.
 var changes = map[string]struct {
 	body, leaves string
 	prepare      func(f furnished)
@@ -91,10 +94,31 @@ var changes = map[string]struct {
 	"POST /organizations/{organization}/keys/{key}/revoke":    {`{"reason":"why"}`, "revoke key KEY", nil},
 	"POST /organizations/{organization}/fingerprints":         {`{"keys":[{"sha256":"` + strings.Repeat("ab", 32) + `"}],"reason":"why"}`, "import key NEW", nil},
 	"POST /{collection}/{id}/rollback":                        {`{"revision":POLICY,"reason":"why"}`, "update RoutingPolicy p", nil},
+	"PATCH /organizations/{organization}/keys/{key}":          {`{"name":"renamed","reason":"why"}`, "update key KEY", nil},
+	"DELETE /organizations/{organization}/keys/{key}":         {"", "delete key KEY", revoked},
+	"POST /admins":                                            {`{"name":"new","role":"viewer","reason":"why"}`, "create admin NEW", nil},
+	"PUT /admins/{admin}":                                     {`{"role":"operator"}`, "update admin ADMIN", nil},
+	"POST /admins/{admin}/revoke":                             {`{"reason":"why"}`, "revoke admin ADMIN", nil},
+	"DELETE /admins/{admin}": {"", "delete admin ADMIN", func(f furnished) {
+		_, err := f.client(adminapi.RoleAdmin).RevokeAdmin(f.t.Context(), f.admin, "for now")
+		must(f.t, err)
+	}},
+	"DELETE /organizations/{organization}": {"", "delete organization acme", func(f furnished) {
+		revoked(f)
+		_, err := f.client(adminapi.RoleAdmin).DeleteKey(f.t.Context(), "acme", f.key, adminapi.If{})
+		must(f.t, err)
+		_, err = f.client(adminapi.RoleAdmin).DeleteProject(f.t.Context(), "acme", "web", adminapi.If{})
+		must(f.t, err)
+	}},
 	"POST /organizations/{organization}/enable": {`{"reason":"why"}`, "update organization acme", func(f furnished) {
 		_, err := f.client(adminapi.RoleAdmin).SwitchOrganization(f.t.Context(), "acme", true, "for now")
 		must(f.t, err)
 	}},
+}
+
+func revoked(f furnished) {
+	_, err := f.client(adminapi.RoleAdmin).RevokeKey(f.t.Context(), "acme", f.key, adminapi.If{Reason: "for now"})
+	must(f.t, err)
 }
 
 // questions are the routes that take a body and change nothing.
@@ -119,7 +143,7 @@ func TestEveryRouteThatChangesSomethingLeavesAnEntry(t *testing.T) {
 				change.prepare(f)
 			}
 			before := len(f.whole(adminapi.EntryFilter{}))
-			path := strings.NewReplacer("/marks/{id}", "/marks/backend.b", "{key}", f.key).Replace(r.path)
+			path := strings.NewReplacer("/marks/{id}", "/marks/backend.b", "{key}", f.key, "{admin}", f.admin).Replace(r.path)
 			body := strings.NewReplacer("POLICY", fmt.Sprint(f.policy1), "MARK", fmt.Sprint(f.mark1)).Replace(change.body)
 			path = fill(path)
 			if slices.Contains(r.query, "reason") {
@@ -132,7 +156,7 @@ func TestEveryRouteThatChangesSomethingLeavesAnEntry(t *testing.T) {
 			all := f.whole(adminapi.EntryFilter{})
 			left := all[:len(all)-before]
 			for i, e := range left {
-				if e.Action == "create" && e.Kind == "key" || e.Action == "import" {
+				if e.Action == "create" && (e.Kind == "key" || e.Kind == "admin") || e.Action == "import" {
 					left[i].ID = "NEW"
 				}
 				if e.Actor != "the-"+r.access.from || e.Role != r.access.from || e.RequestID != got.Header.Get("X-Request-Id") || e.RequestID == "" || e.At.IsZero() {
@@ -146,7 +170,7 @@ func TestEveryRouteThatChangesSomethingLeavesAnEntry(t *testing.T) {
 					t.Errorf("%s %s was %s and became %s", e.Kind, e.ID, e.Before, e.After)
 				}
 			}
-			if want := strings.ReplaceAll(change.leaves, "KEY", f.key); told(left) != want {
+			if want := strings.NewReplacer("KEY", f.key, "ADMIN", f.admin).Replace(change.leaves); told(left) != want {
 				t.Errorf("it leaves %q, want %q", told(left), want)
 			}
 			if _, page := f.pages[path]; page || r.access == (access{}) {
