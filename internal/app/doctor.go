@@ -54,7 +54,7 @@ func Doctor(ctx context.Context, out io.Writer, sources Sources) error {
 		d.listener(ctx, pathListenMetrics, config.Listen.Metrics, ListenTLS{})
 	}
 	d.collectors(ctx, sources.Env)
-	d.keys(config)
+	d.identity(ctx, &config)
 	d.sinks(config.Usage.Sinks)
 	if config.Policy.LastGood != "" && config.Policy.LastGood != defaultLastGood {
 		d.writable("last good", config.Policy.LastGood, "no copy of the policies is kept for a start without their source")
@@ -92,27 +92,6 @@ func (d *doctor) admins(ctx context.Context, c Config) {
 			continue
 		}
 		d.say(verdictOK, "admin", fmt.Sprintf("the token %s (%s) can be read", t.Name, t.Role))
-	}
-}
-
-func (d *doctor) keys(c Config) {
-	if len(c.Identity.Peppers) > 0 {
-		if peppers, err := c.peppers(); err != nil {
-			d.say(verdictFail, "keys", err.Error())
-		} else {
-			d.say(verdictOK, "keys", fmt.Sprintf("%s can be read; new keys are digested under version %d", peppers, peppers.Live()))
-		}
-		if !c.Identity.DevelopmentKeys {
-			return
-		}
-	}
-	switch {
-	case !c.Identity.DevelopmentKeys:
-		d.say(verdictWarn, "keys", "no source of API keys is configured: every request will be refused with 401")
-	case c.Environment == Development:
-		d.say(verdictOK, "keys", "development keys (test-*, dev-*) are accepted")
-	default:
-		d.say(verdictWarn, "keys", "development keys (test-*, dev-*) are accepted from anybody, in environment "+c.Environment)
 	}
 }
 

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,8 +102,9 @@ func absentState(text string) (string, bool) {
 	if err != nil || u.Scheme != "sqlite" {
 		return "", false
 	}
-	_, err = os.Stat(u.Path)
-	return u.Path, errors.Is(err, fs.ErrNotExist)
+	path := cmp.Or(u.Path, u.Opaque) // The latter of a relative path.
+	_, err = os.Stat(path)
+	return path, errors.Is(err, fs.ErrNotExist)
 }
 
 // look takes one snapshot of a policy source. It changes nothing there.
@@ -134,14 +136,7 @@ func look(ctx context.Context, c *Config) (snapshot policy.Snapshot, err error) 
 
 // advice is what to do about a policy source that cannot be read.
 func advice(source, reason string) string {
-	has := func(words ...string) bool {
-		for _, word := range words {
-			if strings.Contains(reason, word) {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(words ...string) bool { return mentions(reason, words...) }
 	switch {
 	case source == SourceFile:
 		return "make the documents readable, or set policy.file.path (API_ROUTER_POLICY_FILE_PATH, --policies)"

@@ -24,8 +24,7 @@ const defaultState = "sqlite:///var/lib/api-router/state.db"
 // nothing stands in for it.
 func (a *App) wireState(instead auth.Ledger) error {
 	c := &a.config
-	chosen := c.State.URL != "" && c.State.URL != defaultState
-	if instead != nil || a.place.identities != nil || !chosen && !slices.Contains(c.Identity.Order, ValidatorState) {
+	if instead != nil || a.place.identities != nil || !c.hasBook() {
 		return nil
 	}
 	book, err := openState(c.State, a.log)
@@ -68,6 +67,12 @@ func hostName() string {
 		return '-'
 	}
 	return strings.Map(keep, name[:min(len(name), 128)])
+}
+
+// hasBook reports whether there is a state book: where documents are in it, and for keys where one is named.
+func (c *Config) hasBook() bool {
+	chosen := c.State.URL != "" && c.State.URL != defaultState
+	return c.Policy.Source == SourceState || chosen || slices.Contains(c.Identity.Order, ValidatorState)
 }
 
 // mints lets operators make keys and signing secrets under the newest pepper, if there is one.
