@@ -413,6 +413,28 @@ func TestNotesSayWhichVariablesCount(t *testing.T) {
 	}
 }
 
+func TestADatabaseThatMayBeReachedWithoutTLSIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	const want = "state.url does not say whether the database must be reached by TLS"
+	for url, warns := range map[string]bool{
+		"postgres://router@db.internal/router": true, "postgres://router@db.internal/router?sslmode=verify-full": false,
+		"postgres://router@127.0.0.1/router": false, "sqlite:///var/lib/api-router/other.db": false,
+	} {
+		sources := app.Sources{Flags: map[string]string{"state.url": url}, Env: map[string]string{}}
+		_, notes, err := app.Load(sources)
+		var out strings.Builder
+		_ = app.Check(&out, sources, nil) // There are no documents.
+		if err != nil || len(notes) != strings.Count(out.String(), want) || (len(notes) == 1) != warns {
+			t.Fatalf("%s: %+v, %v\n%s", url, notes, err, out.String())
+		}
+		for _, n := range notes {
+			if n.Level != slog.LevelWarn || n.Message[:len(want)] != want {
+				t.Errorf("%s: %+v", url, n)
+			}
+		}
+	}
+}
+
 func TestEveryDefaultReadsBack(t *testing.T) {
 	t.Parallel()
 	flags := map[string]string{}

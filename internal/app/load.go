@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 // Problem is one thing that is wrong with a configuration.
@@ -82,6 +84,7 @@ func load(s Sources) (Config, []Note, Problems, error) {
 	l.problems = append(l.problems, l.config.validate(l.origin)...)
 	l.unused()
 	if len(l.problems) == 0 {
+		l.plain()
 		l.summarize(s.Env)
 	}
 	return l.config, l.notes, l.problems, nil
@@ -196,6 +199,17 @@ func (l *loader) unused() {
 	}
 	if len(names) > 0 {
 		l.warn("settings that have no effect, because policy.source is another", slog.String("source", l.config.Policy.Source), slog.Any("names", names))
+	}
+}
+
+// plain warns of a connection to the state book that may be without TLS though nobody has decided that.
+func (l *loader) plain() {
+	if !l.config.hasBook() {
+		return
+	}
+	if hosts := state.MaybePlain(l.config.State.URL); len(hosts) > 0 {
+		l.warn("state.url does not say whether the database must be reached by TLS: add sslmode=verify-full, or sslmode=disable where others on that network may read along",
+			slog.Any("hosts", hosts))
 	}
 }
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -276,6 +277,9 @@ func (e *postgresEngine) explain(err error) error {
 	if !ok {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the state book %s does not answer: start the database, or correct state.url: %w", e.where, err)
+		}
+		if _, unknown := errors.AsType[*tls.CertificateVerificationError](err); unknown || strings.Contains(err.Error(), "refused TLS") {
+			return fmt.Errorf("the state book %s is not who sslmode asks for: correct sslmode and sslrootcert in state.url, or the server's certificate: %w", e.where, flat{err})
 		}
 		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, flat{err})
 	}

@@ -3,8 +3,10 @@ package state
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,6 +16,37 @@ import (
 func CheckURL(text string) error {
 	_, err := engineOf(Options{URL: text})
 	return err
+}
+
+// MaybePlain gives the hosts of a PostgreSQL URL to which a connection may turn out to be without TLS though nobody has decided that: where
+// neither the URL nor PGSSLMODE has an sslmode, a server that says that it has no TLS is believed, whoever it is. Sockets and loopback addresses of
+// this machine are not among them.
+func MaybePlain(text string) []string {
+	if !isPostgres(text) {
+		return nil
+	}
+	config, _, err := poolOf(text)
+	if err != nil {
+		return nil
+	}
+	type way struct{ secured, plain bool }
+	ways, hosts := map[string]way{}, []string{}
+	add := func(host string, secured bool) {
+		w, known := ways[host]
+		if !known {
+			hosts = append(hosts, host)
+		}
+		ways[host] = way{w.secured || secured, w.plain || !secured}
+	}
+	add(config.ConnConfig.Host, config.ConnConfig.TLSConfig != nil)
+	for _, f := range config.ConnConfig.Fallbacks {
+		add(f.Host, f.TLSConfig != nil)
+	}
+	return slices.DeleteFunc(hosts, func(host string) bool {
+		ip := net.ParseIP(host)
+		here := host == "localhost" || ip != nil && ip.IsLoopback() || strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
+		return here || !ways[host].secured || !ways[host].plain
+	})
 }
 
 // engineOf reads a URL.

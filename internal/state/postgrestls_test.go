@@ -1,0 +1,104 @@
+package state
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-aas/api-router/test/pki"
+	"github.com/ai-aas/api-router/test/postgres"
+)
+
+// encrypted says of the sessions of api-router in a database whether they are so.
+func encrypted(t *testing.T, login string) (all []bool) {
+	t.Helper()
+	conn, err := pgx.Connect(waits(t), login)
+	must(t, err)
+	defer conn.Close(waits(t))
+	rows, err := conn.Query(waits(t), "SELECT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'api-router' AND datname = current_database()")
+	must(t, err)
+	all, err = pgx.CollectRows(rows, pgx.RowTo[bool])
+	must(t, err)
+	return all
+}
+
+func TestPostgresIsReachedByTLSAsTheURLAsks(t *testing.T) {
+	server, bare, password := postgres.New(t), postgres.Shared(t), reference(t)
+	ours, others := pki.New(t, "ours"), pki.New(t, "others")
+	secure := func(pair pki.Pair) { server.Secure(t, pair.Cert, pair.Key) }
+	file := func(content []byte) string {
+		path := filepath.Join(t.TempDir(), "ca.pem")
+		must(t, os.WriteFile(path, content, 0o600))
+		return path
+	}
+	good, ended, client := ours.Server(t, time.Hour), ours.Server(t, -time.Hour), ours.Client(t, time.Hour)
+	for _, test := range []struct {
+		name       string
+		server     *postgres.Server
+		cert       pki.Pair
+		parameters string
+		encrypted  bool
+		refusal    string
+	}{
+		{"with the authority", server, good, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), true, ""},
+		{"with another authority", server, good, "?sslmode=verify-full&sslrootcert=" + file(others.PEM), false, "correct sslmode and sslrootcert in state.url"},
+		{"with the system's authorities", server, good, "?sslmode=verify-full", false, "correct sslmode and sslrootcert in state.url"},
+		{"with a certificate that has ended", server, ended, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
+		{"with a certificate of a client", server, client, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
+		{"where there is no TLS", bare, good, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
+		{"with nothing said", server, good, "", true, ""},
+		{"with nothing said, where there is no TLS", bare, good, "", false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.server == server {
+				secure(test.cert)
+			}
+			database := test.server.Database(t)
+			place, _, _ := strings.Cut(test.server.URL(database, ""), "?")
+			book := openedAt(t, Options{URL: place + test.parameters, Password: password})
+			if test.refusal != "" {
+				told := failure(t, book, test.refusal)
+				t.Log(told)
+				if now := encrypted(t, test.server.Login(database)); len(now) > 0 {
+					t.Errorf("there are sessions: %v", now)
+				}
+				return
+			}
+			writeVersion(t, book, "a", 1)
+			if now := encrypted(t, test.server.Login(database)); len(now) == 0 || slices.Contains(now, !test.encrypted) {
+				t.Errorf("encrypted %v; want each %t", now, test.encrypted)
+			}
+		})
+	}
+}
+
+func TestWhereAConnectionMayBePlainIsTold(t *testing.T) {
+	for url, want := range map[string]string{
+		"postgres://router@db.internal/router":                           "db.internal",
+		"postgres://router@db.internal/router?sslmode=prefer":            "db.internal",
+		"postgres://router@db.internal/router?sslmode=allow":             "db.internal",
+		"postgres://router@db-0,127.0.0.1,db-1:5433/router":              "db-0 db-1",
+		"postgres://router@10.0.0.1/router?sslmode=require":              "",
+		"postgres://router@db.internal/router?sslmode=verify-full":       "",
+		"postgres://router@db.internal/router?sslmode=disable":           "",
+		"postgres://router@localhost/router":                             "",
+		"postgres://router@[::1]:5432/router":                            "",
+		"postgres:///router?host=/run/postgresql&user=router":            "",
+		"sqlite:///var/lib/api-router/state.db":                          "",
+		"postgres://router:hunter2@db.internal/router":                   "",
+		"postgres://router@db.internal/router?host=/run/postgresql,db-2": "db-2",
+	} {
+		if got := strings.Join(MaybePlain(url), " "); got != want {
+			t.Errorf("%s: %q; want %q", url, got, want)
+		}
+	}
+	t.Setenv("PGSSLMODE", "verify-full")
+	if got := MaybePlain("postgres://router@db.internal/router"); len(got) > 0 {
+		t.Errorf("with PGSSLMODE: %v", got)
+	}
+}
