@@ -36,6 +36,12 @@ func explanation(e *adminapi.Explanation) []string {
 		asked += ", key " + e.KeyID
 	}
 	lines := []string{"asked:   " + asked}
+	if k := e.Key; k != nil {
+		lines = append(lines, "key:     "+k.State)
+		for _, note := range k.Notes {
+			lines = append(lines, "         "+note)
+		}
+	}
 	if r := e.Request; r != nil {
 		text := fmt.Sprintf("body:    %s, stream %t, max_tokens %d, choices %d", r.Endpoint, r.Stream, r.MaxTokens, r.Choices)
 		if len(r.Clamps) > 0 {

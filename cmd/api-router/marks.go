@@ -240,8 +240,12 @@ func explainCommand(p app.Process, env map[string]string) *cobra.Command {
 		Use:   "explain --model MODEL",
 		Short: "Say which backend a request would get, and why",
 		Long: `Say which policy a request would match and why, how each of its backends is, which one would be asked, and what would be tried
-next. The same code decides for real; nothing is sent to a backend.`,
+next. The same code decides for real; nothing is sent to a backend.
+
+With --org and --key, a key of the state book is looked up by the eight characters after ar_: whether it works, and what its scopes do
+to the request. Its secret is not needed.`,
 		Example: `  api-router explain --model gpt-oss-20b --org acme
+  api-router explain --model gpt-oss-20b --org acme --key 1a2B3c4D
   api-router explain --org acme -f request.json`,
 		Args: nothing("name the model with --model, the request's body with -f FILE"),
 	}
@@ -249,7 +253,7 @@ next. The same code decides for real; nothing is sent to a backend.`,
 	f := c.Flags()
 	f.StringVar(&ask.Model, "model", "", "`MODEL` that is asked for; with -f the body's own")
 	f.StringVar(&ask.Organization, "org", "", "`ORGANIZATION` that asks")
-	f.StringVar(&ask.KeyID, "key", "", "`ID` of the key that asks, never the key itself")
+	f.StringVar(&ask.KeyID, "key", "", "`ID` of the key that asks, never the key itself; with --org its scopes count, too")
 	f.StringVar(&ask.Session, "session", "", "`ID` of the session, as in the header x-session-id")
 	f.StringVar(&ask.Endpoint, "endpoint", "", "`PATH` that the body is for (default "+adminapi.EndpointChat+")")
 	file := f.StringP("file", "f", "", "`FILE` with the request's body; - is the standard input")

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -29,7 +30,8 @@ func (a *Admin) explain(c *call) (reply, error) {
 		if ask.Endpoint != "" {
 			return reply{}, fault.New(fault.InvalidRequest, "endpoint says how to read a body, and there is none").WithParam("endpoint")
 		}
-		e, err := a.decide(&ask)
+		who := a.holder(c.Context(), &ask)
+		e, err := a.decide(&ask, &who)
 		return reply{body: e}, err
 	}
 	if ask.Endpoint == "" {
@@ -48,31 +50,32 @@ func (a *Admin) explain(c *call) (reply, error) {
 		}
 		body = []byte(text)
 	}
-	e, err := a.rehearse(&ask, kind, body)
+	who := a.holder(c.Context(), &ask)
+	e, err := a.rehearse(&ask, &who, kind, body)
 	return reply{body: e}, err
 }
 
 // rehearse walks a whole request up to the point where it would be sent.
-func (a *Admin) rehearse(ask *adminapi.ExplainRequest, kind wire.Kind, body []byte) (*adminapi.Explanation, error) {
+func (a *Admin) rehearse(ask *adminapi.ExplainRequest, who *holder, kind wire.Kind, body []byte) (*adminapi.Explanation, error) {
 	scanned, err := wire.Scan(body, kind)
 	if err != nil {
 		return &adminapi.Explanation{
-			Model: ask.Model, Organization: ask.Organization, KeyID: ask.KeyID, Session: ask.Session,
-			Routes: []adminapi.Route{}, Tries: []adminapi.Try{}, Error: refused(err),
+			Model: ask.Model, Organization: ask.Organization, KeyID: ask.KeyID, Session: ask.Session, Key: who.key,
+			Routes: []adminapi.Route{}, Tries: []adminapi.Try{}, Error: refused(cmp.Or(who.refusal, err)),
 		}, nil
 	}
 	if ask.Model != "" && ask.Model != scanned.Model {
 		return nil, fault.New(fault.InvalidRequest, "model and the body's model differ: leave model out").WithParam("model")
 	}
 	ask.Model = scanned.Model
-	e, err := a.decide(ask)
+	e, err := a.decide(ask, who)
 	if err != nil {
 		return nil, err
 	}
 	e.Request = &adminapi.Scanned{
 		Endpoint: ask.Endpoint, Model: scanned.Model, Stream: scanned.Stream, MaxTokens: scanned.MaxTokens, Choices: scanned.Choices,
 	}
-	if e.Clamps == nil {
+	if e.Clamps == nil || who.refusal != nil {
 		return e, nil
 	}
 	err = scanned.Clamp(wire.Clamps(*e.Clamps), wire.Refused{
@@ -87,11 +90,14 @@ func (a *Admin) rehearse(ask *adminapi.ExplainRequest, kind wire.Kind, body []by
 		}
 		return e, nil
 	}
+	if who.scopes != nil {
+		scanned.Default(who.scopes.MaxTokens)
+	}
 	e.Request.Clamps, err = clamped(&scanned, body)
 	return e, err
 }
 
-// clamped lists what the policy changes in a body.
+// clamped lists what the policy and the key change in a body.
 func clamped(scanned *wire.Request, body []byte) ([]string, error) {
 	left := scanned.Rewrite(body, wire.Rewrite{})
 	fields, err := differences(body, bytes.Join(left.Pieces(), nil))
@@ -120,15 +126,19 @@ func refused(err error) *adminapi.Refusal {
 	}
 }
 
-// decide asks the room that decides for requests.
-func (a *Admin) decide(ask *adminapi.ExplainRequest) (*adminapi.Explanation, error) {
+// decide asks the room that decides for requests. Of a key that is refused, the routes show where its requests would go.
+func (a *Admin) decide(ask *adminapi.ExplainRequest, who *holder) (*adminapi.Explanation, error) {
 	e, err := a.Decider.Explain(a.Table(), plan.Ask{
-		Organization: ask.Organization, KeyID: ask.KeyID, Model: ask.Model, Session: ask.Session,
+		Organization: ask.Organization, KeyID: ask.KeyID, Model: ask.Model, Session: ask.Session, Scopes: who.scopes,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return showExplanation(e), nil
+	shown := showExplanation(e)
+	if shown.Key = who.key; who.refusal != nil {
+		refuse(shown, who.refusal)
+	}
+	return shown, nil
 }
 
 func showExplanation(e *plan.Explanation) *adminapi.Explanation {

@@ -78,8 +78,9 @@ type ExplainRequest struct {
 	// Model is needed without a body. With a body, its model counts.
 	Model        string `json:"model,omitempty"`
 	Organization string `json:"organization,omitempty"`
-	KeyID        string `json:"key_id,omitempty"`
-	Session      string `json:"session,omitempty"`
+	// KeyID is looked up among the keys of Organization, where it can be one of the state book's.
+	KeyID   string `json:"key_id,omitempty"`
+	Session string `json:"session,omitempty"`
 	// Endpoint says how to read the body; empty: EndpointChat.
 	Endpoint string `json:"endpoint,omitempty"`
 	// Body is the request's body: the object itself, or its text in a JSON string, which can also be no JSON at all.

@@ -30,6 +30,24 @@ type Explanation struct {
 	Fields *Fields `json:"fields,omitempty"`
 	// Error is what the client would get in place of an answer.
 	Error *Refusal `json:"error,omitempty"`
+	// Key is what the state book says of the key. Absent where none was named, where its id is not that of a key of the book, and without a book.
+	Key *ExplainedKey `json:"key,omitempty"`
+}
+
+// What a key can be in an explanation beside its states.
+const (
+	KeyUnknown = "unknown" // its organization has none with this id in the state book
+	KeyUnread  = "unread"  // nobody could look
+)
+
+// ExplainedKey is what a key does to a request. No part of it needs the secret.
+type ExplainedKey struct {
+	// State is active, rotated, expired or revoked, by the server's clock, or unknown, or unread.
+	State string `json:"state"`
+	// Scopes are absent where they are not known; then it is decided as for a key that may do everything.
+	Scopes *Scopes `json:"scopes,omitempty"`
+	// Notes say what else holds for its requests, a sentence each.
+	Notes []string `json:"notes"`
 }
 
 // Scanned is what the router reads of a request's body.
@@ -40,7 +58,7 @@ type Scanned struct {
 	// MaxTokens is the bound that the client states; 0: none.
 	MaxTokens int64 `json:"max_tokens"`
 	Choices   int   `json:"choices"`
-	// Clamps are the fields that the policy changes, as in "max_tokens: 100000 -> 4096".
+	// Clamps are the fields that the policy and the key change, as in "max_tokens: 100000 -> 4096".
 	Clamps []string `json:"clamps,omitempty"`
 }
 

@@ -55,10 +55,13 @@ func (e *Explanation) hidden(table *policy.Table, ask Ask) {
 	}
 	r := matched(route, ask.Model)
 	r.Candidates = []Candidate{}
-	if allowed {
-		r.Why += "; none of its backends serves this caller"
-	} else {
+	switch {
+	case !allowed:
 		r.Why += "; its key rules refuse this key"
+	case !ask.Scopes.Model(ask.Model, route.Model):
+		r.Why += "; the scopes of this key do not name it"
+	default:
+		r.Why += "; none of its backends serves this caller"
 	}
 	if route.Organization != policy.Everyone {
 		r.Why += ", and everyone's policy does not take its place"

@@ -74,6 +74,8 @@ func (x *explainer) absent(name string) Route {
 		r.Why = "passed over: it is the model itself"
 	case !allowed:
 		r.Why += "; passed over: its key rules refuse this key"
+	case !x.plan.ask.Scopes.Model(name, route.Model):
+		r.Why += "; passed over: the scopes of this key do not name it"
 	default:
 		r.Why += "; passed over: none of its backends serves this caller"
 	}
