@@ -89,7 +89,7 @@ func (k *known) agrees(t testing.TB, book *Book) {
 		}
 	}
 	diff := "nothing was compared"
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		k.mu.Lock()
 		whole, order := k.whole, k.order
 		diff = cmp.Diff(organizations, k.organizations, compare) + cmp.Diff(keys, k.keys, compare)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,8 +28,9 @@ const (
 	silence = 2 * time.Second
 	// pinging is how long a connection that has rested may take to show that it still has another side, where the URL does not say.
 	pinging = time.Second
-	// connecting bounds one attempt to connect to one host, where the URL does not.
-	connecting = 5 * time.Second
+	// connecting bounds one attempt to connect to one host, where the URL does not; connectingNext where it names another to go on with.
+	connecting     = 5 * time.Second
+	connectingNext = 2 * time.Second
 	// leastConns is what one process needs at least: pool_max_conns in the URL may ask for more.
 	leastConns = 3
 	// channel is what a book's trigger notifies.
@@ -43,6 +45,7 @@ type postgresEngine struct {
 	config   *pgxpool.Config
 	where    string
 	password policy.SecretRef
+	newest   newest
 }
 
 func newPostgres(o Options) (*postgresEngine, error) {
@@ -51,8 +54,11 @@ func newPostgres(o Options) (*postgresEngine, error) {
 		return nil, err
 	}
 	e := &postgresEngine{config: config, where: place, password: o.Password}
-	if config.ConnConfig.ConnectTimeout == 0 {
-		config.ConnConfig.ConnectTimeout = connecting
+	if c := config.ConnConfig; c.ConnectTimeout == 0 {
+		c.ConnectTimeout = connecting
+		if slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != c.Host || f.Port != c.Port }) {
+			c.ConnectTimeout = connectingNext
+		}
 	}
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "api-router"
@@ -94,6 +100,7 @@ func (e *postgresEngine) open(ctx context.Context, _ bool, migrate migration) (_
 	config := e.config.Copy()
 	db := &postgresPool{engine: e, lines: &lines{open: map[*line]bool{}}}
 	config.ConnConfig.DialFunc = db.lines.dial
+	config.ConnConfig.ValidateConnect = db.recognize(config.ConnConfig.ValidateConnect)
 	defer func() {
 		if err != nil {
 			_ = db.close() // What failed is told already.
@@ -278,6 +285,16 @@ func (e *postgresEngine) explain(err error) error {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("the state book %s does not answer: start the database, or correct state.url: %w", e.where, err)
 		}
+		switch {
+		case errors.Is(err, errBefore):
+			return fmt.Errorf("the state book %s: a server that answers is of before a failover and was passed over: stop it, and start or promote the one that "+
+				"took its place; if it is to be the book again, restart the router: %w", e.where, flat{err})
+		case errors.Is(err, errStandby), strings.Contains(err.Error(), "read only connection"):
+			return fmt.Errorf("the state book %s: the server takes no changes: it is a standby; name every host in state.url, so that the primary is found, "+
+				"or promote it: %w", e.where, flat{err})
+		case errors.Is(err, errAnother):
+			return fmt.Errorf("the state book %s is opened anew: %w", e.where, flat{err})
+		}
 		if _, unknown := errors.AsType[*tls.CertificateVerificationError](err); unknown || strings.Contains(err.Error(), "refused TLS") {
 			return fmt.Errorf("the state book %s is not who sslmode asks for: correct sslmode and sslrootcert in state.url, or the server's certificate: %w", e.where, flat{err})
 		}
@@ -294,7 +311,7 @@ func (e *postgresEngine) explain(err error) error {
 	case "42501":
 		return final{wrap("the user lacks a right: the user needs to own the database or the schema, and its tables")}
 	case "25006":
-		return wrap("the server takes no changes: name every host in state.url and add target_session_attrs=read-write, so that the primary is found")
+		return wrap("the server takes no changes: name every host in state.url, so that the primary is found")
 	case "53100":
 		return wrap("the server has no space left, and the change was not made")
 	case "53300":

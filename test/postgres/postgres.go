@@ -124,34 +124,45 @@ func binaries() (dir string, found bool) {
 	return dir, dir != ""
 }
 
-// initialize makes the server's directory. PostgreSQL refuses to run as root: it then is the user postgres, or nobody.
-func (s *Server) initialize() error {
+// directory makes the server's directory, with its password in it. PostgreSQL refuses to run as root: it then is the user postgres, or nobody.
+func (s *Server) directory() error {
 	dir, err := os.MkdirTemp("", "api-router-postgres-")
 	if err != nil {
 		return err
 	}
 	s.dir = dir
-	secret := filepath.Join(dir, "password")
-	if err := os.WriteFile(secret, []byte(Password), 0o600); err != nil {
+	if err := os.WriteFile(s.secret(), []byte(Password), 0o600); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 {
-		if s.as, err = other(); err != nil {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	if s.as, err = other(); err != nil {
+		return err
+	}
+	for _, path := range []string{dir, s.secret()} {
+		if err := os.Chown(path, int(s.as.Uid), int(s.as.Gid)); err != nil {
 			return err
 		}
-		for _, path := range []string{dir, secret} {
-			if err := os.Chown(path, int(s.as.Uid), int(s.as.Gid)); err != nil {
-				return err
-			}
-		}
+	}
+	return nil
+}
+
+func (s *Server) secret() string { return filepath.Join(s.dir, "password") }
+
+// initialize makes an empty server.
+func (s *Server) initialize() error {
+	if err := s.directory(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), slow)
 	defer cancel()
-	initdb := s.command(ctx, "initdb", "--pgdata="+s.data(), "--username="+User, "--pwfile="+secret, "--auth=scram-sha-256",
+	initdb := s.command(ctx, "initdb", "--pgdata="+s.data(), "--username="+User, "--pwfile="+s.secret(), "--auth=scram-sha-256",
 		"--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions")
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
+	var err error
 	s.Address, err = free()
 	return err
 }

@@ -48,7 +48,10 @@ func (r *Relay) accept() {
 			return
 		}
 		in := conn.(*net.TCPConn)
-		conn, err = net.Dial("tcp", r.target)
+		r.mu.Lock()
+		target := r.target
+		r.mu.Unlock()
+		conn, err = net.Dial("tcp", target)
 		r.mu.Lock()
 		if err != nil || r.refusing {
 			_ = in.SetLinger(0)
@@ -93,6 +96,13 @@ func (r *Relay) copy(from, to *net.TCPConn, era int) {
 			return
 		}
 	}
+}
+
+// Turn leads new connections to another address.
+func (r *Relay) Turn(target string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target = target
 }
 
 // Stall lets nothing through on any connection, old or new; Pass ends that.
