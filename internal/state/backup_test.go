@@ -1,7 +1,11 @@
 package state
 
 import (
+	"context"
 	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
@@ -9,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/test/postgres"
 )
@@ -49,12 +54,26 @@ func backedUp(t *testing.T, place Options, backup func(t *testing.T) Options) {
 	k = made(t, book, k)
 	must(t, book.Used(waits(t), map[string]time.Time{k.ID: time.Now()}))
 	revoke(t, book, made(t, book, aKey("other", 2)))
+	peppers, err := auth.NewPeppers("the pepper of these backups")
+	must(t, err)
+	mint := func() (auth.Key, auth.Secret) {
+		k := auth.Key{Organization: "acme"}
+		secret, _, err := peppers.Make(&k)
+		must(t, err)
+		return made(t, book, k), secret
+	}
+	_, good := mint()
+	ended, gone := mint()
+	revoke(t, book, ended)
+	leaked, revived := mint()
+	want := inventory(t, book)
 
 	place = backup(t)
 	writeVersion(t, book, "late", 1) // What comes after the backup is not in it.
+	revoke(t, book, leaked)
+	_, late := mint()
 	restored, second := openedAt(t, place), openedAt(t, place)
-	want, got := inventory(t, book), inventory(t, restored)
-	want.documents, want.history, want.audit = want.documents[:1], want.history[1:], want.audit[1:]
+	got := inventory(t, restored)
 	if diff := cmp.Diff(want, got, compare, cmp.AllowUnexported(stock{})); diff != "" {
 		t.Error(diff)
 	}
@@ -66,6 +85,46 @@ func backedUp(t *testing.T, place Options, backup func(t *testing.T) Options) {
 		t.Errorf("revision %d after %d", stored.Revision, got.history[0].Revision)
 	}
 	follower.agrees(t, restored)
+	// And its keys are those of the backup.
+	door := authenticates(t, second, peppers)
+	for _, test := range []struct {
+		name   string
+		secret auth.Secret
+		want   fault.Code
+	}{
+		{"one of the backup", good, ""},
+		{"one that was revoked before", gone, fault.RevokedAPIKey},
+		{"one that was revoked after", revived, ""},
+		{"one that was made after", late, fault.InvalidAPIKey},
+	} {
+		if p, err := door.Validate(t.Context(), test.secret.Reveal()); fault.CodeOf(err) != test.want || err == nil && p.Organization != "acme" {
+			t.Errorf("%s: %+v, %v; want %q", test.name, p, err, test.want)
+		}
+	}
+	revoke(t, restored, leaked)
+	insist(t, func() error {
+		if _, err := door.Validate(t.Context(), revived.Reveal()); fault.CodeOf(err) != fault.RevokedAPIKey {
+			return fmt.Errorf("revoked once more: %w", err)
+		}
+		return nil
+	})
+}
+
+// authenticates is the validator of a book's keys, with all of them loaded.
+func authenticates(t *testing.T, book *Book, peppers auth.Peppers) *auth.Keys {
+	t.Helper()
+	keys := auth.NewKeys(auth.KeysOptions{Logger: slog.New(slog.DiscardHandler), Ledger: book, Peppers: peppers, TTL: time.Minute, StaleIfError: time.Hour})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = keys.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	insist(t, func() error {
+		if !keys.Status().Current {
+			return errors.New("the keys are not loaded")
+		}
+		return nil
+	})
+	return keys
 }
 
 // stock is everything in a book.
@@ -93,7 +152,7 @@ func inventory(t *testing.T, book *Book) (s stock) {
 	}
 	s.audit, err = book.Audit(waits(t), auth.AuditFilter{Limit: 100})
 	must(t, err)
-	if len(s.documents) == 0 || len(s.keys) != 2 || len(s.audit) < 6 {
+	if len(s.documents) == 0 || len(s.keys) != 5 || len(s.audit) < 9 {
 		t.Fatalf("%+v", s)
 	}
 	return s
