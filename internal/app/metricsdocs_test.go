@@ -21,6 +21,7 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/oidc"
+	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/test/pki"
@@ -33,11 +34,10 @@ type family struct{ name, kind, labels, help string }
 var rooms = []struct{ name, about string }{
 	{"", "The process."},
 	{"gateway", "The clients' door: requests, as clients see them."},
-	{"auth", "Callers' credentials."},
+	{"auth", "Whose a credential is. What is about a place of keys is there where that is configured."},
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
-	{"auth", "Whose a credential is. What is about a place of keys is there where that is configured."},
 	{"usage", "Usage records."},
 	{"listener", "Listeners with TLS."},
 	{"admin", "The operators' door."},
@@ -132,6 +132,11 @@ func everything(t *testing.T) *process {
 	o.Config.Identity.JWT = []app.TokenIssuer{{Issuer: oidc.Issuer{
 		Issuer: "http://127.0.0.1:1", Audience: "router", Algorithms: []string{"RS256"}, Organization: "org",
 	}}}
+	asker, err := policy.ParseSecretRef("file:" + write(t, "asker", token))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Config.Identity.ValidationTokens = []policy.SecretRef{asker}
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
 		Env: map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "127.0.0.1:1"}, Logger: o.Logger, Gatherer: o.Registry, Metrics: o.Registry,
@@ -183,6 +188,13 @@ func TestDocsMetrics(t *testing.T) {
 }
 
 func TestMetricsHaveTheirRoom(t *testing.T) {
+	seen := map[string]bool{}
+	for _, r := range rooms {
+		if seen[r.name] {
+			t.Errorf("the page has the room %q twice", r.name)
+		}
+		seen[r.name] = true
+	}
 	for name, want := range map[string]string{
 		"api_router_gateway_requests_total": "gateway", "api_router_ready": "", "api_router_build_info": "", "api_router_dependency_up": "",
 		"api_router_policy_age_seconds": "policy",

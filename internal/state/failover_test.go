@@ -193,8 +193,10 @@ func TestAPrimaryOfBeforeAFailoverIsNotTakenForTheBook(t *testing.T) {
 func TestOneBookIsNeverOfTwoServers(t *testing.T) {
 	password := reference(t)
 	one, other := postgres.Shared(t), postgres.New(t)
-	database := other.Database(t)
-	one.Exec(t, "postgres", "DROP DATABASE IF EXISTS "+database, "CREATE DATABASE "+database)
+	const database = "of_one_name"
+	for _, server := range []*postgres.Server{one, other} {
+		server.Exec(t, "postgres", "CREATE DATABASE "+database)
+	}
 	turn := relay.New(t, one.Address)
 	first := withKeys(t, Options{URL: one.URL(database, ""), Password: password})
 	withKeys(t, Options{URL: other.URL(database, ""), Password: password})

@@ -2,9 +2,9 @@ package state
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"slices"
 	"strings"
@@ -42,18 +42,26 @@ const greeting = "SET idle_in_transaction_session_timeout = '15s'"
 
 // postgresEngine is a book in a PostgreSQL database, which replicas share.
 type postgresEngine struct {
-	config   *pgxpool.Config
+	url      string
 	where    string
 	password policy.SecretRef
 	newest   newest
 }
 
 func newPostgres(o Options) (*postgresEngine, error) {
-	config, place, err := poolOf(o.URL)
-	if err != nil {
+	_, place, err := poolOf(o.URL)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // A certificate that the URL names may come yet.
 		return nil, err
 	}
-	e := &postgresEngine{config: config, where: place, password: o.Password}
+	return &postgresEngine{url: o.URL, where: place, password: o.Password}, nil
+}
+
+// configure reads the URL and the files that it names: anew for each opening, so that those that were changed count without a restart.
+func (e *postgresEngine) configure() (*pgxpool.Config, error) {
+	config, _, err := poolOf(e.url)
+	if err != nil {
+		return nil, fmt.Errorf("state.url %w", err)
+	}
 	if c := config.ConnConfig; c.ConnectTimeout == 0 {
 		c.ConnectTimeout = connecting
 		if slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != c.Host || f.Port != c.Port }) {
@@ -69,7 +77,7 @@ func newPostgres(o Options) (*postgresEngine, error) {
 	config.MaxConns = max(config.MaxConns, leastConns)
 	config.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error { return e.authenticate(c) }
 	config.AfterConnect = func(ctx context.Context, c *pgx.Conn) error { _, err := c.Exec(ctx, greeting); return err }
-	return e, nil
+	return config, nil
 }
 
 // authenticate puts the password in. It is read anew for each connection, so that a new one counts without a restart.
@@ -97,7 +105,10 @@ type postgresPool struct {
 }
 
 func (e *postgresEngine) open(ctx context.Context, _ bool, migrate migration) (_ database, err error) {
-	config := e.config.Copy()
+	config, err := e.configure()
+	if err != nil {
+		return nil, err
+	}
 	db := &postgresPool{engine: e, lines: &lines{open: map[*line]bool{}}}
 	config.ConnConfig.DialFunc = db.lines.dial
 	config.ConnConfig.ValidateConnect = db.recognize(config.ConnConfig.ValidateConnect)
@@ -295,7 +306,7 @@ func (e *postgresEngine) explain(err error) error {
 		case errors.Is(err, errAnother):
 			return fmt.Errorf("the state book %s is opened anew: %w", e.where, flat{err})
 		}
-		if _, unknown := errors.AsType[*tls.CertificateVerificationError](err); unknown || strings.Contains(err.Error(), "refused TLS") {
+		if text := err.Error(); strings.Contains(text, "x509: ") || strings.Contains(text, "refused TLS") {
 			return fmt.Errorf("the state book %s is not who sslmode asks for: correct sslmode and sslrootcert in state.url, or the server's certificate: %w", e.where, flat{err})
 		}
 		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, flat{err})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/test/pki"
 	"github.com/ai-aas/api-router/test/postgres"
 )
@@ -48,6 +49,8 @@ func TestPostgresIsReachedByTLSAsTheURLAsks(t *testing.T) {
 		{"with the authority", server, good, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), true, ""},
 		{"with another authority", server, good, "?sslmode=verify-full&sslrootcert=" + file(others.PEM), false, "correct sslmode and sslrootcert in state.url"},
 		{"with the system's authorities", server, good, "?sslmode=verify-full", false, "correct sslmode and sslrootcert in state.url"},
+		{"with the authority, whatever the name", server, good, "?sslmode=verify-ca&sslrootcert=" + file(ours.PEM), true, ""},
+		{"with another authority, whatever the name", server, good, "?sslmode=verify-ca&sslrootcert=" + file(others.PEM), false, "correct sslmode and sslrootcert in state.url"},
 		{"with a certificate that has ended", server, ended, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
 		{"with a certificate of a client", server, client, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
 		{"where there is no TLS", bare, good, "?sslmode=verify-full&sslrootcert=" + file(ours.PEM), false, "correct sslmode and sslrootcert in state.url"},
@@ -75,6 +78,27 @@ func TestPostgresIsReachedByTLSAsTheURLAsks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// In Kubernetes, a Secret may come after the pod, and is renewed while it runs.
+func TestTheAuthorityOfPostgresMayComeLateAndChange(t *testing.T) {
+	server, password := postgres.New(t), reference(t)
+	first, second := pki.New(t, "first"), pki.New(t, "second")
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	secure := func(a *pki.Authority) { pair := a.Server(t, time.Hour); server.Secure(t, pair.Cert, pair.Key) }
+	secure(first)
+	place, _, _ := strings.Cut(server.URL(server.Database(t), ""), "?")
+	url := place + "?sslmode=verify-full&sslrootcert=" + path
+	must(t, CheckURL(url))
+	book := openedAt(t, Options{URL: url, Password: password})
+	t.Log(failure(t, book, "no such file"))
+	must(t, os.WriteFile(path, first.PEM, 0o600))
+	writeVersion(t, book, "a", 1)
+	secure(second)
+	server.Exec(t, "postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'api-router'")
+	failure(t, book, "correct sslmode and sslrootcert in state.url")
+	must(t, os.WriteFile(path, second.PEM, 0o600))
+	insist(t, func() error { _, err := book.Read(waits(t), policy.KindBackend, ""); return err })
 }
 
 func TestWhereAConnectionMayBePlainIsTold(t *testing.T) {

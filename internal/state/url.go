@@ -92,7 +92,7 @@ var errPassword = errors.New("must not hold a password, which would show whereve
 	"name the environment variable or the file that has it in state.password")
 
 // poolOf reads the URL of a PostgreSQL database. What it leaves out comes from the standard variables (PGHOST, PGPASSWORD and so on).
-// place is the URL without its parameters.
+// place is the URL without its parameters. The error wraps fs.ErrNotExist where a file that it names is not there.
 func poolOf(text string) (config *pgxpool.Config, place string, err error) {
 	_, rest, found := strings.Cut(text, "://")
 	if !found {
@@ -112,7 +112,7 @@ func poolOf(text string) (config *pgxpool.Config, place string, err error) {
 	}
 	config, err = pgxpool.ParseConfig(text)
 	if err != nil {
-		return nil, "", fmt.Errorf("cannot be used: %w", err)
+		err = fmt.Errorf("cannot be used: %w", err)
 	}
-	return config, "postgres://" + place, nil
+	return config, "postgres://" + place, err
 }

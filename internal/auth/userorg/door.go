@@ -58,12 +58,24 @@ type Door struct {
 	judged *prometheus.CounterVec
 }
 
+// What came of a question.
+const (
+	resultValid       = "valid"
+	resultRefused     = "refused"
+	resultUnavailable = "unavailable"
+	resultRejected    = "rejected"
+)
+
 // NewDoor returns a Door.
 func NewDoor(opts DoorOptions) *Door {
-	return &Door{DoorOptions: opts, tokens: auth.NewGuesses(), judged: promauto.With(opts.Metrics).NewCounterVec(prometheus.CounterOpts{
+	d := &Door{DoorOptions: opts, tokens: auth.NewGuesses(), judged: promauto.With(opts.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "api_router_auth_validations_total",
 		Help: "Questions of other routers that this one has answered: valid, refused (status 200, not valid), unavailable (it cannot tell), rejected (a bad question or token).",
 	}, []string{"result"})}
+	for _, result := range []string{resultValid, resultRefused, resultUnavailable, resultRejected} {
+		d.judged.WithLabelValues(result) // It is there from the beginning, at 0.
+	}
+	return d
 }
 
 // ServeHTTP implements http.Handler.
@@ -75,9 +87,9 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	asker, a, err := d.serve(r)
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout))
-	status, level, result := http.StatusOK, slog.LevelDebug, "refused"
+	status, level, result := http.StatusOK, slog.LevelDebug, resultRefused
 	if err != nil {
-		status, level, result = fault.From(err).Status(), slog.LevelWarn, "rejected"
+		status, level, result = fault.From(err).Status(), slog.LevelWarn, resultRejected
 		switch status {
 		case http.StatusUnauthorized:
 			h.Set("WWW-Authenticate", `Bearer realm="api-router key validation"`)
@@ -85,13 +97,13 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.Set("Allow", http.MethodPost)
 		}
 		if status >= http.StatusInternalServerError {
-			result = "unavailable"
+			result = resultUnavailable
 		}
 		h.Set("Connection", "close") // What is left of the body is not waited for.
 		fault.Write(w, err)
 	} else {
 		if *a.Valid {
-			result = "valid"
+			result = resultValid
 		}
 		content, _ := json.Marshal(a) //nolint:errchkjson // Nothing in it can fail.
 		h.Set("Content-Type", "application/json")
