@@ -39,6 +39,7 @@ var installations = []values{
 	},
 	{name: "TLS with certificates of clients", namespace: "router", sets: append(slices.Clip(tlsFiles),
 		"config.listen.tls.client_ca=/run/secrets/api-router/ca.crt", "secrets[2].file=ca.crt", "secrets[2].secret=clients", "secrets[2].key=ca.crt")},
+	{name: "keys, tokens and certificates", namespace: "router", sets: identities},
 	{name: "all options off", namespace: "router", sets: []string{
 		"disruptionBudget.enabled=false", "seed.enabled=false", "replicas=1", "networkPolicy.enabled=false", "monitoring.dashboards.enabled=false",
 	}},

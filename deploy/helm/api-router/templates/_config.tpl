@@ -92,6 +92,10 @@ httpGet: { path: {{ $path }}, port: http{{ if include "api-router.tls" . }}, sch
 {{- fail (printf "%s: a reference is wanted, env:NAME or file:PATH, and never the secret itself" $where) -}}
 {{- end -}}
 {{- end -}}
+{{- $url := dig "state" "url" "" .Values.config -}}
+{{- if or (regexMatch "^[a-z]+://[^/?]*:[^/?]*@" $url) (regexMatch "[?&](password|sslpassword)=" $url) -}}
+{{- fail "config.state.url has a password in it: say where it is with config.state.password, file:/run/secrets/api-router/FILE" -}}
+{{- end -}}
 {{- if and .Values.tests.developmentKey (not (regexMatch "^(test|dev)-[-A-Za-z0-9._]+$" .Values.tests.developmentKey)) -}}
 {{- fail "tests.developmentKey is no development key, test-ORGANIZATION-ID or dev-ORGANIZATION-ID: any other key belongs in a Secret, see tests.keySecret" -}}
 {{- end -}}
