@@ -84,6 +84,44 @@ backends: [ { id: wrong-model } ]
 	}
 }
 
+func TestDoctorTriesWhoeverKnowsCallers(t *testing.T) {
+	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+closed(t), "m"))
+	t.Setenv("DOCTOR_PEPPER", "0123456789abcdef0123456789abcdef")
+	flags := map[string]string{"policy.file.path": policies, "listen.public": "127.0.0.1:0"}
+	for name, tc := range map[string]struct {
+		env   map[string]string
+		want  []string
+		never string
+	}{
+		"nobody": {nil, []string{"warn  keys           no source of API keys is configured"}, "user-org"},
+		"others": {map[string]string{
+			"USER_ORG_SERVICE_URL":    "http://" + closed(t),
+			"API_ROUTER_IDENTITY_JWT": "issuer=http://" + closed(t) + ";audience=router;algorithms=RS256;organization_claim=org",
+		}, []string{"fail  user-org       at 127.0.0.1:", "fail  issuer         http://127.0.0.1:"}, "no source of API keys"},
+		"a pepper for nothing": {
+			map[string]string{"API_ROUTER_IDENTITY_PEPPERS": "env:DOCTOR_PEPPER"},
+			[]string{"warn  keys           identity.peppers has no effect: there is no state book"},
+			"0123456789abcdef",
+		},
+		"a book beside files": {map[string]string{
+			"API_ROUTER_IDENTITY_PEPPERS": "env:DOCTOR_PEPPER", "API_ROUTER_STATE_URL": "sqlite://" + filepath.Join(t.TempDir(), "state.db"),
+		}, []string{"ok    keys           1 peppers can be read", "ok    state book     "}, "0123456789abcdef"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			_ = app.Doctor(t.Context(), &out, app.Sources{Env: tc.env, Flags: flags}) // The backend is dead.
+			for _, want := range tc.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("it does not say %q:\n%s", want, out.String())
+				}
+			}
+			if strings.Contains(out.String(), tc.never) {
+				t.Errorf("it says %q:\n%s", tc.never, out.String())
+			}
+		})
+	}
+}
+
 func TestDoctorIsContentWithAServiceThatRuns(t *testing.T) {
 	url := simulated(t, simengine.Config{})
 	policies := write(t, "policies.yaml", sprintf(documentsOf, url, "gpt-oss-20b"))

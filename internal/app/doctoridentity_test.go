@@ -125,7 +125,7 @@ func TestDoctorAsksTheUserOrgService(t *testing.T) {
 		answers(200, unknownKey)(w, r)
 	}))
 	defer checks.Close()
-	with := func(c UserOrg, more UserOrg) UserOrg {
+	with := func(c, more UserOrg) UserOrg {
 		c.Token, c.CA, c.Timeout = more.Token, more.CA, more.Timeout
 		return c
 	}

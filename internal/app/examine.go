@@ -142,6 +142,12 @@ func advice(source, reason string) string {
 		return "make the documents readable, or set policy.file.path (API_ROUTER_POLICY_FILE_PATH, --policies)"
 	case source == SourceState && has("api-router migrate"):
 		return "run api-router migrate, or start a router with state.migrate: auto (API_ROUTER_STATE_MIGRATE)"
+	case source == SourceState && has("takes no changes"):
+		return "promote a standby, or name every host in state.url (API_ROUTER_STATE_URL, --state)"
+	case source == SourceState && has("before a failover"):
+		return "stop the server that was replaced"
+	case source == SourceState && has("sslmode asks for"):
+		return "correct sslmode and sslrootcert in state.url (API_ROUTER_STATE_URL, --state), or the server's certificate"
 	case source == SourceState && has("postgres://"):
 		return "start the database, or correct state.url (API_ROUTER_STATE_URL, --state) and state.password (API_ROUTER_STATE_PASSWORD)"
 	case source == SourceState:
