@@ -1,7 +1,9 @@
 package kubernetes
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -25,7 +27,7 @@ var identities = append(mounted("tls.crt", "tls.key", "clients.crt", "db-passwor
 	"config.identity.user_org_service.url=https://user-org.example", "config.identity.user_org_service.timeout=1s",
 	"config.identity.user_org_service.token=file:"+secretsDir+"user-org", "config.identity.user_org_service.ca="+secretsDir+"user-org-ca.crt",
 	"config.identity.jwt[0].issuer=https://login.example/realms/acme", "config.identity.jwt[0].audience=api-router", "config.identity.jwt[0].algorithms=RS256 ES256",
-	"config.identity.jwt[0].organization_claim=org", "config.identity.jwt[0].scopes_claim=scope", "config.identity.jwt[0].models_claim=models",
+	"config.identity.jwt[0].organization_claim=org", "config.identity.jwt[0].organizations=acme acme-labs", "config.identity.jwt[0].scopes_claim=scope", "config.identity.jwt[0].models_claim=models",
 	"config.identity.jwt[0].roles_claim=realm_access.roles", "config.identity.jwt[0].roles=router-admins=admin", "config.identity.jwt[0].leeway=10s",
 	"config.identity.jwt[0].jwks_url=https://login.example/keys", "config.identity.jwt[0].ca="+secretsDir+"issuer-ca.crt",
 	"config.identity.admin_tokens[0].name=ada", "config.identity.admin_tokens[0].role=admin", "config.identity.admin_tokens[0].token=file:"+secretsDir+"ada",
@@ -61,6 +63,7 @@ identity:
       audience: api-router
       algorithms: RS256 ES256
       organization_claim: org
+      organizations: acme acme-labs
       scopes_claim: scope
       models_claim: models
       roles_claim: realm_access.roles
@@ -130,5 +133,45 @@ func TestWhatIsSaidOfKeysTokensAndCertificatesReachesTheRouter(t *testing.T) {
 		if !reflect.ValueOf(probe).IsNil() {
 			t.Errorf("a probe over HTTP: %+v", probe)
 		}
+	}
+}
+
+// The schema takes the fields of an issuer that the router takes.
+func TestAnIssuerHasTheFieldsThatTheRouterKnows(t *testing.T) {
+	out, err := command(t, "check", "--settings")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(out, "| `identity.jwt` |")
+	_, rest, _ = strings.Cut(rest, "{ ")
+	form, _, found := strings.Cut(rest, " }")
+	var want []string
+	for field := range strings.SplitSeq(form, ", ") {
+		name, _, _ := strings.Cut(field, ":")
+		want = append(want, name)
+	}
+	var schema struct {
+		Properties struct {
+			Config struct {
+				Properties struct {
+					Identity struct {
+						Properties struct {
+							JWT struct {
+								Items struct {
+									Properties map[string]any `json:"properties"`
+								} `json:"items"`
+							} `json:"jwt"`
+						} `json:"properties"`
+					} `json:"identity"`
+				} `json:"properties"`
+			} `json:"config"`
+		} `json:"properties"`
+	}
+	if err := json.Unmarshal([]byte(read(t, filepath.Join(chart, "values.schema.json"))), &schema); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(maps.Keys(schema.Properties.Config.Properties.Identity.Properties.JWT.Items.Properties))
+	if slices.Sort(want); !found || !slices.Equal(got, want) {
+		t.Errorf("values.schema.json has for an issuer:\n%v\nthe router has:\n%v", got, want)
 	}
 }
