@@ -98,6 +98,28 @@ func TestABookGoesOnAtTheStandbyThatWasPromoted(t *testing.T) {
 	}
 }
 
+// A machine that is gone answers nothing, not even that it does not listen.
+func TestABookGoesOnThoughTheOldPrimaryIsSilent(t *testing.T) {
+	password := reference(t)
+	p := paired(t, password)
+	silent := relay.New(t, p.primary.Address)
+	options := p.options(password, "&target_session_attrs=read-write")
+	options.URL = strings.Replace(options.URL, p.primary.Address, silent.Address(), 1)
+	book := openedAt(t, options)
+	follower := following(t, book)
+	k := made(t, book, aKey("acme", 1))
+	follower.agrees(t, book)
+	p.primary.CaughtUp(t)
+	silent.Stall()
+	p.standby.Promote(t)
+	took := insist(t, func() error { _, err := book.Key(waits(t), "acme", k.ID); return err })
+	t.Logf("it was read again %s after its primary fell silent", took.Round(time.Millisecond))
+	begun := time.Now()
+	revoke(t, book, k)
+	follower.agrees(t, book)
+	t.Logf("a revocation was seen after %s", time.Since(begun).Round(time.Millisecond))
+}
+
 // watched keeps the ids of the documents that a book publishes last.
 func watched(t *testing.T, book *Book) *published {
 	t.Helper()
