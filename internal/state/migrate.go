@@ -89,22 +89,28 @@ func migrate(ctx context.Context, db *sql.DB, s schema, place string, logger *sl
 	if found == known {
 		return nil, nil
 	}
-	done, err := provider.Up(ctx)
-	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
-		done = partial.Applied
-	}
-	steps := make([]Step, 0, len(done))
-	for _, step := range done {
-		steps = append(steps, Step{Version: step.Source.Version, Name: step.Source.Path, Took: step.Duration})
-		logger.Info("the state book was brought up to date", "place", place, "version", step.Source.Version, "took", step.Duration)
-	}
-	if err != nil {
-		// Another process may have done the same at the same time: then the tables are there.
-		if now, again := s.version(ctx, db); again == nil && now == known {
+	var steps []Step
+	for {
+		done, err := provider.Up(ctx)
+		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+			done = partial.Applied
+		}
+		for _, step := range done {
+			steps = append(steps, Step{Version: step.Source.Version, Name: step.Source.Path, Took: step.Duration})
+			logger.Info("the state book was brought up to date", "place", place, "version", step.Source.Version, "took", step.Duration)
+		}
+		if err == nil {
+			return steps, nil
+		}
+		// Another process may do the same at the same time: as long as that gets on, so does this one, with what is left.
+		now, again := s.version(ctx, db)
+		if again != nil || now <= found {
+			return steps, err
+		}
+		if found = now; found == known {
 			return steps, nil
 		}
 	}
-	return steps, err
 }
 
 const foreign = -1
