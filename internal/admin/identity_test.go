@@ -80,7 +80,7 @@ func TestAKeyIsShownOnceAndItsStatesAreTold(t *testing.T) {
 	}
 	next, err := c.RotateKey(ctx, "acme", made.ID, adminapi.Rotation{}, nil)
 	must(t, err)
-	short, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{ExpiresAt: time.Now().Add(50 * time.Millisecond)})
+	short, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{ExpiresAt: time.Now().Add(2 * time.Second)})
 	must(t, err)
 	last, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{})
 	must(t, err)

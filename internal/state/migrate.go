@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -37,22 +38,30 @@ type Step struct {
 	Took    time.Duration
 }
 
-// Migrate brings the tables of a book up to date and returns what it did, which is nothing where they are. Several may do so at once.
-// It tries once.
+// lockedWait is the longest pause before a book that another process keeps locked is tried again.
+const lockedWait = 100 * time.Millisecond
+
+// Migrate brings the tables of a book up to date and returns what it did, which is nothing where they are. Several may do so at once: a file
+// that another process keeps locked is tried again for ten seconds. Everything else is tried once.
 func Migrate(ctx context.Context, options Options) (place string, steps []Step, err error) {
 	e, err := engineOf(options)
 	if err != nil {
 		return "", nil, err
 	}
-	db, err := e.open(ctx, false, func(ctx context.Context, db *sql.DB, s schema) error {
-		var err error
-		steps, err = migrate(ctx, db, s, e.place(), options.Logger, false)
-		return err
-	})
-	if err != nil {
-		return e.place(), steps, err
+	for began := time.Now(); ; {
+		db, err := e.open(ctx, false, func(ctx context.Context, db *sql.DB, s schema) error {
+			made, err := migrate(ctx, db, s, e.place(), options.Logger, false)
+			steps = append(steps, made...)
+			return err
+		})
+		switch {
+		case err == nil:
+			return e.place(), steps, db.close()
+		case !locked(err) || ctx.Err() != nil || time.Since(began) > patience:
+			return e.place(), steps, err
+		}
+		wait(ctx, rand.N(lockedWait))
 	}
-	return e.place(), steps, db.close()
 }
 
 // migrate brings the tables up to date. A database that is not a book, or one of a newer version, it leaves as it is.

@@ -27,3 +27,9 @@ func (e sqliteEngine) explain(err error) error {
 	}
 	return fmt.Errorf("the state book %s: %w", e.path, err)
 }
+
+// locked says that another process held what was asked for, and may let go of it.
+func locked(err error) bool {
+	failure, ok := errors.AsType[*sqlite.Error](err)
+	return ok && (failure.Code()&0xff == sqlite3.SQLITE_BUSY || failure.Code()&0xff == sqlite3.SQLITE_LOCKED)
+}
