@@ -136,7 +136,7 @@ func (b *Book) DeleteKey(ctx context.Context, organization, id string, condition
 		if before.Damage == "" && before.RevokedAt.IsZero() && (before.ExpiresAt.IsZero() || before.ExpiresAt.After(time.Now())) {
 			return refusal{auth.Hindrance("it is in force: revoke it first")}
 		}
-		if _, err := tick(ctx, tx, clockIdentity, 1); err != nil {
+		if err := bury(ctx, tx, kindKey, id); err != nil {
 			return err
 		}
 		if _, err := tick(ctx, tx, countKeys, -1); err != nil {

@@ -166,10 +166,19 @@ func gone(ctx context.Context, tx tx, take func(auth.Change), after, until int64
 			take(auth.Change{Gone: id})
 		}
 		return err
-	}, `SELECT kind, id FROM audit WHERE sequence > $1 AND sequence <= $2 AND action = $3 AND
-		(kind = $4 AND NOT EXISTS (SELECT 1 FROM api_key WHERE api_key.id = audit.id) OR
-		kind = $5 AND NOT EXISTS (SELECT 1 FROM organization WHERE organization.id = audit.id)) ORDER BY sequence`,
-		after, until, actionDelete, kindKey, kindOrganization)
+	}, `SELECT kind, id FROM gone WHERE revision > $1 AND revision <= $2 AND
+		(kind = $3 AND NOT EXISTS (SELECT 1 FROM api_key WHERE api_key.id = gone.id) OR
+		kind = $4 AND NOT EXISTS (SELECT 1 FROM organization WHERE organization.id = gone.id)) ORDER BY revision`,
+		after, until, kindKey, kindOrganization)
+}
+
+// bury leaves a trace of what is deleted for those who follow the clock of identities, and moves it.
+func bury(ctx context.Context, tx tx, kind, id string) error {
+	revision, err := tick(ctx, tx, clockIdentity, 1)
+	if err != nil {
+		return err
+	}
+	return tx.exec(ctx, "INSERT INTO gone (revision, kind, id) VALUES ($1, $2, $3)", revision, kind, id)
 }
 
 // Used is auth.Ledger's. An earlier use than the one that is known, and one of a key that is not there, count for nothing. It is not one transaction: where

@@ -130,7 +130,7 @@ func (b *Book) DeleteOrganization(ctx context.Context, id string, condition *int
 				return refusal{has.so}
 			}
 		}
-		if _, err := tick(ctx, tx, clockIdentity, 1); err != nil {
+		if err := bury(ctx, tx, kindOrganization, id); err != nil {
 			return err
 		}
 		if err := tx.exec(ctx, "DELETE FROM organization WHERE id = $1", id); err != nil {

@@ -4,6 +4,13 @@
 -- identities. Whoever moves several counters in one transaction moves this one last, so that nobody waits for one another.
 INSERT INTO counter (name, value) SELECT 'audit', value FROM counter WHERE name = 'identity';
 
+-- What was deleted, under the value of the clock of identities: whoever follows that clock learns of it here.
+CREATE TABLE gone (
+    revision BIGINT NOT NULL PRIMARY KEY,
+    kind     TEXT   NOT NULL,
+    id       TEXT COLLATE "C" NOT NULL
+);
+
 -- What one actor did, and what was done lately, is found among millions of entries.
 CREATE INDEX audit_of_actor ON audit (actor, sequence);
 CREATE INDEX audit_of_time ON audit (made_at, sequence);
