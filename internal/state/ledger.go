@@ -60,7 +60,8 @@ type follower struct {
 	db       database
 	give     func(auth.Change)
 	page     int
-	revision int64 // up to which everything was given
+	revision int64 // up to which everything was given that is there
+	sequence int64 // in the audit, up to which everything was given that is gone
 }
 
 // look runs ask on one state of the book, and gives what it gathered afterwards: nobody waits for give in a transaction.
@@ -81,7 +82,7 @@ func (f *follower) look(ctx context.Context, ask func(ctx context.Context, tx tx
 // load gives everything, in pages. What changes between two of them is given by the update that follows, from the revision at which it began.
 func (f *follower) load(ctx context.Context) error {
 	err := f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
-		if err := clock(ctx, tx).Scan(&f.revision); err != nil {
+		if err := clocks(ctx, tx).Scan(&f.revision, &f.sequence); err != nil {
 			return err
 		}
 		return organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization")
@@ -101,8 +102,9 @@ func (f *follower) load(ctx context.Context) error {
 // unusedKeys selects keys without their last use, which the hot path does not need.
 const unusedKeys = "SELECT " + keyColumns + ", 0 FROM api_key "
 
-func clock(ctx context.Context, tx tx) row {
-	return tx.one(ctx, "SELECT value FROM counter WHERE name = $1", clockIdentity)
+// clocks reads how far identities are, and how far the audit is, which has a clock of its own: what is gone is told there alone.
+func clocks(ctx context.Context, tx tx) row {
+	return tx.one(ctx, "SELECT value, (SELECT coalesce(max(sequence), 0) FROM audit) FROM counter WHERE name = $1", clockIdentity)
 }
 
 func organizations(ctx context.Context, tx tx, take func(auth.Change), query string, args ...any) error {
@@ -123,39 +125,46 @@ func keys(ctx context.Context, tx tx, take func(auth.Change), query string, args
 	}, query, args...)
 }
 
-// update gives what has changed since the follower's revision: organizations first, so that whose a key is is known before the key.
+// update gives what has changed since the follower looked last: organizations first, so that whose a key is is known before the key.
 func (f *follower) update(ctx context.Context) error {
-	for reached, current := false, int64(0); !reached; {
-		until := int64(0)
+	for reached := false; !reached; {
+		var until, told int64
 		err := f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
-			if err := clock(ctx, tx).Scan(&current); err != nil {
+			var current, latest int64
+			if err := clocks(ctx, tx).Scan(&current, &latest); err != nil {
 				return err
 			}
 			if current < f.revision {
 				return fmt.Errorf("the state book %s is older than it was: a backup was put in its place", f.book.engine.place())
 			}
-			until = min(current, f.revision+int64(f.page))
-			if until == f.revision {
-				return nil
-			}
-			err := organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization WHERE revision > $1 AND revision <= $2 ORDER BY revision", f.revision, until)
-			if err != nil {
+			until, told = min(current, f.revision+int64(f.page)), min(latest, f.sequence+int64(f.page))
+			reached = until == current && told == latest
+			if err := f.there(ctx, tx, take, until); err != nil {
 				return err
 			}
-			if err := keys(ctx, tx, take, unusedKeys+"WHERE revision > $1 AND revision <= $2 ORDER BY revision", f.revision, until); err != nil {
-				return err
-			}
-			return gone(ctx, tx, take, f.revision, until)
+			return gone(ctx, tx, take, f.sequence, told)
 		})
 		if err != nil {
 			return err
 		}
-		f.revision, reached = until, until == current
+		f.revision, f.sequence = until, told
 	}
 	return nil
 }
 
-// gone gives the organizations and the keys that were deleted, and have not been made again.
+// there gives the organizations and the keys that were made or changed up to a revision.
+func (f *follower) there(ctx context.Context, tx tx, take func(auth.Change), until int64) error {
+	if until == f.revision {
+		return nil
+	}
+	err := organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization WHERE revision > $1 AND revision <= $2 ORDER BY revision", f.revision, until)
+	if err != nil {
+		return err
+	}
+	return keys(ctx, tx, take, unusedKeys+"WHERE revision > $1 AND revision <= $2 ORDER BY revision", f.revision, until)
+}
+
+// gone gives the organizations and the keys whose deletion is in this part of the audit, and that have not been made again.
 func gone(ctx context.Context, tx tx, take func(auth.Change), after, until int64) error {
 	return tx.each(ctx, func(row row) error {
 		var kind, id string
