@@ -22,8 +22,8 @@ type Admins interface {
 	DeleteAdmin(ctx context.Context, id string, condition *int64, by auth.By) error
 }
 
-// reserved are the actors of changes that nobody has a token for: see openDoor, and what the process itself changes.
-var reserved = []string{"dev", "api-router"}
+// reserved are the actors of changes that nobody has a token for: see openDoor, and what the process itself and api-router seed change.
+var reserved = []string{"dev", "api-router", "seed"}
 
 // ofIssuers begins the names of those who come with a signed token.
 const ofIssuers = "oidc-"
@@ -84,6 +84,8 @@ func (p *problems) adminName(name string, configured []string, there []auth.Admi
 		p.add("name", "the router itself goes by this name")
 	case strings.HasPrefix(strings.ToLower(name), ofIssuers):
 		p.add("name", "operators of issuers go by names that begin with "+ofIssuers)
+	case auth.IsAdminToken(name): // The audit would keep it.
+		p.add("name", "this looks like a token, and a name is shown to many")
 	case slices.ContainsFunc(there, func(a auth.Admin) bool { return same(a.Name) }):
 		p.add("name", nameTaken)
 	}
