@@ -54,9 +54,11 @@ func (*Admin) admin(ctx context.Context, book Identities, c *call) (reply, error
 func showAdmin(a *auth.Admin, now time.Time) adminapi.Admin {
 	shown := adminapi.Admin{
 		ID: a.ID, Name: a.Name, Role: a.Role, State: adminapi.AdminActive, ExpiresAt: a.ExpiresAt, RevokedAt: a.RevokedAt,
-		CreatedAt: a.CreatedAt, CreatedBy: a.CreatedBy, Revision: a.Revision,
+		CreatedAt: a.CreatedAt, CreatedBy: a.CreatedBy, Damage: a.Damage, Revision: a.Revision,
 	}
 	switch {
+	case a.Damage != "":
+		shown.State = adminapi.AdminDamaged
 	case !a.RevokedAt.IsZero():
 		shown.State = adminapi.AdminRevoked
 	case !a.ExpiresAt.IsZero() && !a.ExpiresAt.After(now):
