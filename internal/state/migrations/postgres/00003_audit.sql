@@ -6,8 +6,9 @@
 -- far above that, so that nobody takes a number of theirs, and what they revoke meanwhile is revoked.
 INSERT INTO counter (name, value) SELECT 'audit', CASE WHEN value > 0 THEN value + 1000000000 ELSE 0 END FROM counter WHERE name = 'identity';
 
--- What one actor did, and what was done lately, is found among millions of entries.
+-- What one actor did, what became of one thing whatever it is, and what was done lately, is found among millions of entries.
 CREATE INDEX audit_of_actor ON audit (actor, sequence);
+CREATE INDEX audit_of_id ON audit (id, sequence);
 CREATE INDEX audit_of_time ON audit (made_at, sequence);
 
 ALTER TABLE change ADD COLUMN role TEXT NOT NULL DEFAULT '';
