@@ -175,11 +175,15 @@ func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry
 			where(equal.column+" = ", equal.value)
 		}
 	}
-	if !filter.Since.IsZero() {
-		where("made_at >= ", nanos(filter.Since))
+	since := filter.Since
+	if since.After(latest) { // Nanoseconds since 1970 begin anew beyond.
+		since = latest
+	}
+	if since.After(time.Unix(0, 0)) {
+		where("made_at >= ", nanos(since))
 		// Clocks of replicas differ, so entries are in no order of time: this says where the first of them is, by an index that has both, for
 		// which the sum makes SQLite give up its own way.
-		where("sequence >= (SELECT min(sequence + 0) FROM audit WHERE made_at >= ", nanos(filter.Since))
+		where("sequence >= (SELECT min(sequence + 0) FROM audit WHERE made_at >= ", nanos(since))
 		query += ")"
 	}
 	if filter.Before != 0 {

@@ -181,6 +181,18 @@ func TestAnOlderReplicaDoesNotStopTheAudit(t *testing.T) {
 	})
 }
 
+func TestNoMomentIsTooFarAwayToAskTheAuditFor(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := openedAt(t, place)
+		must(t, book.Note(waits(t), auth.Entry{Actor: "a"}))
+		for year, want := range map[int]int{0: 1, 1600: 1, 1677: 1, 1969: 1, 1970: 1, 2199: 0, 2262: 0, 2300: 0, 9999: 0} {
+			if got := whole(t, book, auth.AuditFilter{Since: time.Date(year, 12, 31, 0, 0, 0, 0, time.UTC)}); len(got) != want {
+				t.Errorf("since %d there are %d entries, want %d", year, len(got), want)
+			}
+		}
+	})
+}
+
 func TestAnOlderReplicaIsNotStoppedByTheAudit(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		older(t, place, 2, "UPDATE counter SET value = 2 WHERE name = 'identity'",
