@@ -22,8 +22,8 @@ type Admins interface {
 	DeleteAdmin(ctx context.Context, id string, condition *int64, by auth.By) error
 }
 
-// reserved are the actors of changes that nobody has a token for: see openDoor, and what the process itself changes.
-var reserved = []string{"dev", "api-router"}
+// reserved are the actors of changes that nobody has a token for: see openDoor, and what the process itself and api-router seed change.
+var reserved = []string{"dev", "api-router", "seed"}
 
 // ofIssuers begins the names of those who come with a signed token.
 const ofIssuers = "oidc-"
@@ -54,9 +54,11 @@ func (*Admin) admin(ctx context.Context, book Identities, c *call) (reply, error
 func showAdmin(a *auth.Admin, now time.Time) adminapi.Admin {
 	shown := adminapi.Admin{
 		ID: a.ID, Name: a.Name, Role: a.Role, State: adminapi.AdminActive, ExpiresAt: a.ExpiresAt, RevokedAt: a.RevokedAt,
-		CreatedAt: a.CreatedAt, CreatedBy: a.CreatedBy, Revision: a.Revision,
+		CreatedAt: a.CreatedAt, CreatedBy: a.CreatedBy, Damage: a.Damage, Revision: a.Revision,
 	}
 	switch {
+	case a.Damage != "":
+		shown.State = adminapi.AdminDamaged
 	case !a.RevokedAt.IsZero():
 		shown.State = adminapi.AdminRevoked
 	case !a.ExpiresAt.IsZero() && !a.ExpiresAt.After(now):
@@ -84,6 +86,8 @@ func (p *problems) adminName(name string, configured []string, there []auth.Admi
 		p.add("name", "the router itself goes by this name")
 	case strings.HasPrefix(strings.ToLower(name), ofIssuers):
 		p.add("name", "operators of issuers go by names that begin with "+ofIssuers)
+	case auth.IsAdminToken(name): // The audit would keep it.
+		p.add("name", "this looks like a token, and a name is shown to many")
 	case slices.ContainsFunc(there, func(a auth.Admin) bool { return same(a.Name) }):
 		p.add("name", nameTaken)
 	}

@@ -151,6 +151,8 @@ func TestAnAdminIsRefusedWithEveryProblem(t *testing.T) {
 		"nothing":                       {"POST", "", `{}`, nil, 400, []string{"2 things are wrong", "name:", "role:"}},
 		"a name of the configuration":   {"POST", "", `{"name":"ada","role":"viewer"}`, nil, 400, []string{"name: a token of identity.admin_tokens has this name"}},
 		"a name of the router":          {"POST", "", `{"name":"API-router","role":"viewer"}`, nil, 400, []string{"name: the router itself"}},
+		"the name of what seeds":        {"POST", "", `{"name":"Seed","role":"viewer"}`, nil, 400, []string{"name: the router itself"}},
+		"a token for a name":            {"POST", "", `{"name":"` + olga.Secret + `","role":"viewer"}`, nil, 400, []string{"name: this looks like a token"}},
 		"a name of an issuer's":         {"POST", "", `{"name":"OIDC-0123456789abcdef","role":"viewer"}`, nil, 400, []string{"name: operators of issuers"}},
 		"a name that is taken":          {"POST", "", `{"name":"OLGA","role":"chief"}`, nil, 400, []string{"2 things are wrong", "name: there is an admin with this name", "role:"}},
 		"an end in a far time":          {"POST", "", `{"name":"otto","role":"viewer","expires_at":"2300-01-01T00:00:00Z"}`, nil, 400, []string{"expires_at:"}},

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/state"
 )
@@ -372,6 +373,39 @@ func TestTheLogLevelIsChangedAlsoWhileItCannotBeAudited(t *testing.T) {
 		if !strings.Contains(h.log.String(), want) {
 			t.Errorf("the log lacks %s:\n%s", want, h.log)
 		}
+	}
+}
+
+func TestWhoMayDoWhatIsInTheAuditForThoseAloneWhoMayReadIt(t *testing.T) {
+	f := furnishedHouse(t)
+	for role, reads := range map[string]bool{adminapi.RoleViewer: false, adminapi.RoleOperator: false, adminapi.RoleAdmin: true, adminapi.RoleAuditor: true} {
+		page, err := f.client(role).Entries(t.Context(), adminapi.EntryFilter{})
+		must(t, err)
+		of := map[string]string{}
+		for _, e := range page.Items {
+			of[e.Kind] = string(e.After)
+		}
+		if got := strings.Contains(of["admin"], "olga"); got != reads || of["admin"] == "" {
+			t.Errorf("%s reads of an admin %s", role, of["admin"])
+		}
+		if !strings.Contains(of["key"], f.key) {
+			t.Errorf("%s reads of a key %s", role, of["key"])
+		}
+	}
+}
+
+func TestAPageOfLargeEntriesIsShorter(t *testing.T) {
+	h := newHouse(t)
+	const large = 9
+	for range large {
+		must(t, h.Identities.Note(t.Context(), auth.Entry{Actor: "a", Action: "update", Kind: "log-level", ID: "x", After: []byte(`"` + strings.Repeat("y", 1<<20) + `"`)}))
+	}
+	page, err := h.client(adminapi.RoleAuditor).Entries(t.Context(), adminapi.EntryFilter{Limit: maxLimit})
+	if err != nil || len(page.Items) != mostShown>>20 || page.Next == "" {
+		t.Errorf("%d entries, next %q, %v", len(page.Items), page.Next, err)
+	}
+	if all := h.whole(adminapi.EntryFilter{Limit: maxLimit}); len(all) != large {
+		t.Errorf("%d of %d entries are told", len(all), large)
 	}
 }
 

@@ -25,14 +25,17 @@ type Entries interface {
 // kindLogLevel is what the audit calls the log level, by the name of the router that logs.
 const kindLogLevel = "log-level"
 
+const kindAdmin = "admin"
+
 // kindsBesideDocuments are what entries of the audit can be about, with the kinds of documents.
-var kindsBesideDocuments = []string{"organization", "project", "key", "admin", kindLogLevel}
+var kindsBesideDocuments = []string{"organization", "project", "key", kindAdmin, kindLogLevel}
 
 // question is what is asked of the audit.
 type question struct {
 	auth.AuditFilter
 	document policy.Kind // of the filter's kind; "" where that is empty, or none of documents
 	from     positions   // nil: from the newest on
+	admins   bool        // who asks may read who the admins are
 }
 
 // asked reads the question of a call.
@@ -41,8 +44,10 @@ func (c *call) asked() (q question, err error) {
 	if err != nil {
 		return q, err
 	}
+	q.admins = c.actor.may(overseer)
 	q.AuditFilter = auth.AuditFilter{
 		Organization: c.query.Get("organization"), Kind: c.query.Get("kind"), ID: c.query.Get("id"), Actor: c.query.Get("actor"), Limit: limit,
+		Bytes: mostShown,
 	}
 	var p problems
 	if q.Kind != "" && !slices.Contains(kindsBesideDocuments, q.Kind) {
@@ -103,6 +108,9 @@ func (a *Admin) strands(q *question) []strand {
 	return all
 }
 
+// mostShown ends a page of the audit, in bytes of what it shows before and after: a thousand large documents would be more than a router has memory for.
+const mostShown = 4 << 20
+
 // bookEntries reads the audit of the state book.
 func (a *Admin) bookEntries(ctx context.Context, q *question, below int64) (stretch, error) {
 	filter := q.AuditFilter
@@ -111,10 +119,16 @@ func (a *Admin) bookEntries(ctx context.Context, q *question, below int64) (stre
 	if err != nil {
 		return stretch{}, err
 	}
-	s := stretch{entries: make([]adminapi.Entry, 0, len(found)), more: len(found) == q.Limit}
+	s, size := stretch{entries: make([]adminapi.Entry, 0, len(found))}, 0
 	for i := range found {
-		s.add(showEntry(&found[i]))
+		size += found[i].Size()
+		shown := showEntry(&found[i])
+		if shown.Kind == kindAdmin && !q.admins { // That there was a change is no secret; who may do what is.
+			shown.Before, shown.After = json.RawMessage("null"), json.RawMessage("null")
+		}
+		s.add(shown)
 	}
+	s.more = len(found) == q.Limit || size >= q.Bytes
 	return s, nil
 }
 

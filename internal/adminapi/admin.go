@@ -30,6 +30,7 @@ const (
 	AdminActive  = "active"
 	AdminExpired = "expired"
 	AdminRevoked = "revoked"
+	AdminDamaged = "damaged" // what the book has of it cannot be read: it lets nobody in, and can only be deleted
 )
 
 // Admin is what is kept of somebody who may use the admin API. It does not hold the token.
@@ -37,12 +38,14 @@ type Admin struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 	Role string `json:"role"`
-	// State is active, expired or revoked, by the server's clock.
+	// State is active, expired, revoked or damaged, by the server's clock.
 	State     string    `json:"state"`
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
 	RevokedAt time.Time `json:"revoked_at,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by,omitempty"`
+	// Damage says of a damaged one what cannot be read.
+	Damage string `json:"damage,omitempty"`
 	// Revision is what If-Match takes.
 	Revision int64 `json:"revision"`
 }

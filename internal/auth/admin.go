@@ -23,6 +23,8 @@ type Admin struct {
 	RevokedAt time.Time `json:"revoked_at,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 	CreatedBy string    `json:"created_by,omitempty"`
+	// Damage says why what the book has of it cannot be read; "" if it can. Such a token lets nobody in and can only be deleted.
+	Damage string `json:"damage,omitempty"`
 	// Revision grows with every change of it.
 	Revision int64 `json:"revision"`
 }

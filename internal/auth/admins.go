@@ -129,6 +129,8 @@ func (a *Admins) Find(token string) (Admin, error) {
 	found, there := known.byID[id] // The id is no secret.
 	digest := Fingerprint(token)
 	switch {
+	case there && found.Damage != "":
+		return Admin{}, unavailable("what is kept of this admin token cannot be read: \"api-router admin list\" names it; ask an admin for another")
 	case !there || subtle.ConstantTimeCompare(digest[:], found.Digest[:]) != 1:
 		if !known.current {
 			return Admin{}, adminUnavailable("whose admin token this is cannot be told now, because the state book cannot be reached")

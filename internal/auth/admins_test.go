@@ -119,6 +119,23 @@ func TestAnyChangedByteOfAnAdminTokenIsNoticed(t *testing.T) {
 	})
 }
 
+func TestAnAdminWhoCannotBeReadIsNotSaidToBeUnknown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spoilt, token := named("otto", "admin")
+		spoilt.Digest, spoilt.Damage = auth.Digest{}, "its digest has 3 bytes"
+		olga, another := named("olga", "operator")
+		admins := auth.NewAdmins(auth.AdminsOptions{Ledger: newRoster(spoilt, olga), Stale: time.Hour})
+		follows(t, admins)
+		synctest.Wait()
+		if _, err := admins.Find(token.Reveal()); fault.CodeOf(err) != fault.IdentityUnavailable {
+			t.Errorf("the spoilt one: %v", err)
+		}
+		if found, err := admins.Find(another.Reveal()); err != nil || found != olga {
+			t.Errorf("another: %+v, %v", found, err)
+		}
+	})
+}
+
 func TestAdminsGoOnWithoutTheirLedgerForATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		olga, token := named("olga", "operator")

@@ -153,6 +153,14 @@ func (l *ledger) organize(o auth.Organization) {
 	l.tell(auth.Change{Organization: &o})
 }
 
+// disband deletes an organization.
+func (l *ledger) disband(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.organizations, id)
+	l.tell(auth.Change{Organization: &auth.Organization{ID: id}})
+}
+
 // fail cuts every follower off and lets none in until mend.
 func (l *ledger) fail(hang bool) {
 	l.mu.Lock()

@@ -150,4 +150,9 @@ type AuditFilter struct {
 	Before int64
 	// Limit is at most 1,000; 0 is 100.
 	Limit int
+	// Bytes ends the page with the entry by which what is shown before and after comes to as many; 0: never.
+	Bytes int
 }
+
+// Size is how much the entry shows before and after, in bytes.
+func (e *Entry) Size() int { return len(e.Before) + len(e.After) }

@@ -22,8 +22,9 @@ type grant struct {
 
 // owner is an organization as its keys need it.
 type owner struct {
-	id    string
-	state atomic.Int32
+	id         string
+	state      atomic.Int32
+	generation uint16 // of the last time that the ledger told of it; for the writer alone
 }
 
 // The states of an owner. It is unknown until the ledger has told of it.
@@ -166,7 +167,9 @@ func (t *table) organize(id string, disabled bool) {
 	if disabled {
 		state = ownerDisabled
 	}
-	t.owner(id).state.Store(state)
+	o := t.owner(id)
+	o.generation = t.generation
+	o.state.Store(state)
 }
 
 // grant finds the one for these or makes it, and counts a key more. It gives its number.
@@ -302,8 +305,14 @@ func (t *table) dropped(e *entry) {
 	}
 }
 
-// sweep forgets every key that the ledger has not given since the generation began, and says how many.
+// sweep forgets every key that the ledger has not given since the generation began, and says how many. It forgets what was known of
+// organizations, too: one that was deleted meanwhile is switched off no more, and nobody could ever switch it on.
 func (t *table) sweep() int {
+	for _, o := range t.owners {
+		if o.generation != t.generation {
+			o.state.Store(ownerUnknown)
+		}
+	}
 	n := 0
 	for i := range t.shards {
 		s := &t.shards[i]

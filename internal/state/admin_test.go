@@ -147,6 +147,25 @@ func TestWhatMayChangeOfAnAdmin(t *testing.T) {
 }
 
 // Every change of an admin has its entry beside those of keys, and none holds a token or a digest.
+// Somebody wrote past the program: an admin is spoilt, and the others are let in all the same.
+func TestAnAdminWhoCannotBeReadKeepsNoOtherOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := openedAt(t, place)
+		good, spoilt := admitted(t, book, "olga", "operator"), admitted(t, book, "otto", "admin")
+		must(t, book.write(waits(t), clockAdmins, func(ctx context.Context, tx tx) error {
+			return tx.exec(ctx, "UPDATE admin SET digest = substr(digest, 1, 3) WHERE id = $1", spoilt.ID)
+		}))
+		all, err := book.Admins(waits(t))
+		if err != nil || len(all) != 2 || all[0] != good || !strings.Contains(all[1].Damage, "3 bytes") {
+			t.Errorf("%+v, %v", all, err)
+		}
+		if _, err := book.ChangeAdmin(waits(t), spoilt.ID, dismiss, "revoke", tester); !errors.Is(err, auth.ErrConflict) || !strings.Contains(err.Error(), "delete it") {
+			t.Errorf("it is revoked: %v", err)
+		}
+		must(t, book.DeleteAdmin(waits(t), spoilt.ID, nil, tester))
+	})
+}
+
 func TestTheAuditTellsOfAdmins(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		book := withKeys(t, place)

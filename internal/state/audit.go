@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -155,6 +156,9 @@ func separator(i, j int) string {
 	return "($"
 }
 
+// errEnough ends the reading of rows before their end.
+var errEnough = errors.New("there is enough")
+
 // Audit gives entries, the newest first.
 func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error) {
 	query := "SELECT sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id FROM audit"
@@ -171,11 +175,15 @@ func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry
 			where(equal.column+" = ", equal.value)
 		}
 	}
-	if !filter.Since.IsZero() {
-		where("made_at >= ", nanos(filter.Since))
+	since := filter.Since
+	if since.After(latest) { // Nanoseconds since 1970 begin anew beyond.
+		since = latest
+	}
+	if since.After(time.Unix(0, 0)) {
+		where("made_at >= ", nanos(since))
 		// Clocks of replicas differ, so entries are in no order of time: this says where the first of them is, by an index that has both, for
 		// which the sum makes SQLite give up its own way.
-		where("sequence >= (SELECT min(sequence + 0) FROM audit WHERE made_at >= ", nanos(filter.Since))
+		where("sequence >= (SELECT min(sequence + 0) FROM audit WHERE made_at >= ", nanos(since))
 		query += ")"
 	}
 	if filter.Before != 0 {
@@ -184,15 +192,23 @@ func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry
 	args = append(args, page(filter.Limit))
 	query += " ORDER BY sequence DESC LIMIT $" + strconv.Itoa(len(args))
 	var entries []auth.Entry
+	size := 0
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
-		return tx.each(ctx, func(row row) error {
+		err := tx.each(ctx, func(row row) error {
 			var e auth.Entry
 			var at int64
 			err := row.Scan(&e.Sequence, &at, &e.Actor, &e.Role, &e.Action, &e.Kind, &e.ID, &e.Organization, &e.Before, &e.After, &e.Reason, &e.RequestID)
 			e.At = moment(at)
 			entries = append(entries, e)
+			if size += e.Size(); err == nil && filter.Bytes > 0 && size >= filter.Bytes {
+				return errEnough
+			}
 			return err
 		}, query, args...)
+		if errors.Is(err, errEnough) {
+			return nil
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -172,18 +172,47 @@ func TestChangesOfEveryKindAtOnceLoseNoEntry(t *testing.T) {
 func TestAnOlderReplicaDoesNotStopTheAudit(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		book := withKeys(t, place)
-		must(t, book.write(waits(t), clockIdentity, func(ctx context.Context, tx tx) error { // As it was before there was a clock of the audit.
-			sequence, err := tick(ctx, tx, clockIdentity, 1)
-			if err != nil {
-				return err
-			}
-			return insert(ctx, tx, auditColumns, entryValues(auth.Entry{Sequence: sequence, At: now(), Actor: "older", Action: actionUpdate, Kind: kindKey, ID: "k"}))
-		}))
+		must(t, asOlder(t, book))
 		made(t, book, aKey("acme", 1))
 		entries := whole(t, book, auth.AuditFilter{})
 		if len(entries) != 5 || entries[0].Action != actionCreate || entries[1].Actor != "older" || entries[0].Sequence != entries[1].Sequence+1 {
 			t.Errorf("%+v", entries)
 		}
+	})
+}
+
+func TestNoMomentIsTooFarAwayToAskTheAuditFor(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := openedAt(t, place)
+		must(t, book.Note(waits(t), auth.Entry{Actor: "a"}))
+		for year, want := range map[int]int{0: 1, 1600: 1, 1677: 1, 1969: 1, 1970: 1, 2199: 0, 2262: 0, 2300: 0, 9999: 0} {
+			if got := whole(t, book, auth.AuditFilter{Since: time.Date(year, 12, 31, 0, 0, 0, 0, time.UTC)}); len(got) != want {
+				t.Errorf("since %d there are %d entries, want %d", year, len(got), want)
+			}
+		}
+	})
+}
+
+func TestAnOlderReplicaIsNotStoppedByTheAudit(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		older(t, place, 2, "UPDATE counter SET value = 2 WHERE name = 'identity'",
+			"INSERT INTO audit VALUES (1, 1, 'ada', '', 'create', 'organization', 'a', 'a', NULL, '{}', '', '')",
+			"INSERT INTO audit VALUES (2, 2, 'ada', '', 'create', 'organization', 'b', 'b', NULL, '{}', '', '')")
+		book := openedAt(t, place)
+		writeVersion(t, book, "b", 1)
+		must(t, asOlder(t, book))
+	})
+}
+
+// asOlder changes something as it was done before there was a clock of the audit.
+func asOlder(t *testing.T, book *Book) error {
+	t.Helper()
+	return book.write(waits(t), clockIdentity, func(ctx context.Context, tx tx) error {
+		sequence, err := tick(ctx, tx, clockIdentity, 1)
+		if err != nil {
+			return err
+		}
+		return insert(ctx, tx, auditColumns, entryValues(auth.Entry{Sequence: sequence, At: now(), Actor: "older", Action: actionUpdate, Kind: kindKey, ID: "k"}))
 	})
 }
 

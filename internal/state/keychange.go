@@ -57,7 +57,7 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 	return after, nil
 }
 
-// errDamaged refuses what needs to know the whole of a key.
+// errDamaged refuses what needs to know the whole of a key or an admin.
 const errDamaged = auth.Hindrance("what the book has of it cannot be read, so it lets nobody in: delete it, and make another")
 
 // update keeps a key that was changed within tx.

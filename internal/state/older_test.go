@@ -61,7 +61,7 @@ func TestABookFromBeforeTheOneAuditLosesNothing(t *testing.T) {
 			told = append(told, fmt.Sprint(e.Sequence, " ", e.Action, " ", e.Kind, " ", e.ID, " of ", e.Organization, " by ", e.Actor))
 		}
 		want := []string{
-			"4 create organization other of other by alex", "3 create Backend b of  by test",
+			"1000000004 create organization other of other by alex", "1000000003 create Backend b of  by test",
 			"2 update organization acme of acme by ada", "1 create organization acme of acme by ada",
 			"-1 delete Mark m of other by api-router", "-2 create RoutingPolicy broken of  by ", "-3 update RoutingPolicy p of  by olga",
 			"-4 create RoutingPolicy p of acme by olga", "-6 create Backend a of  by olga",

@@ -2,17 +2,20 @@
 
 -- One audit of everything: documents, too, are in it from here on, and what else is changed. "audit" is its clock; before, that was the one of
 -- identities. Whoever moves several counters in one transaction moves this one last, so that nobody waits for one another.
-INSERT INTO counter (name, value) SELECT 'audit', value FROM counter WHERE name = 'identity';
+-- Where there is something already, replicas of an older version may be at work, which number their entries by the clock of identities: it begins
+-- far above that, so that nobody takes a number of theirs, and what they revoke meanwhile is revoked.
+INSERT INTO counter (name, value) SELECT 'audit', CASE WHEN value > 0 THEN value + 1000000000 ELSE 0 END FROM counter WHERE name = 'identity';
 
 -- What was deleted, under the value of the clock of identities: whoever follows that clock learns of it here.
 CREATE TABLE gone (
     revision BIGINT NOT NULL PRIMARY KEY,
     kind     TEXT   NOT NULL,
-    id       TEXT NOT NULL
+    id       TEXT   NOT NULL
 );
 
--- What one actor did, and what was done lately, is found among millions of entries.
+-- What one actor did, what became of one thing whatever it is, and what was done lately, is found among millions of entries.
 CREATE INDEX audit_of_actor ON audit (actor, sequence);
+CREATE INDEX audit_of_id ON audit (id, sequence);
 CREATE INDEX audit_of_time ON audit (made_at, sequence);
 
 ALTER TABLE change ADD COLUMN role TEXT NOT NULL DEFAULT '';
