@@ -311,7 +311,7 @@ func (e *postgresEngine) explain(err error) error {
 		}
 		return fmt.Errorf("the state book %s cannot be reached: %w", e.where, flat{err})
 	}
-	wrap := func(what string) error { return fmt.Errorf("the state book %s: %s: %w", e.where, what, err) }
+	wrap := func(what string) error { return fmt.Errorf("the state book %s: %s: %w", e.where, what, flat{err}) }
 	switch told.Code {
 	case "28P01", "28000":
 		return final{wrap("the user or the password is refused: correct the user in state.url, state.password, or the server's pg_hba.conf")}
@@ -330,12 +330,20 @@ func (e *postgresEngine) explain(err error) error {
 	case "57P01", "57P02", "57P03":
 		return wrap("the server is starting or stopping")
 	}
-	return fmt.Errorf("the state book %s: %w", e.where, err)
+	return fmt.Errorf("the state book %s: %w", e.where, flat{err})
 }
 
-// flat is an error in one line: one of a connection has a line for each host.
+// flat is an error in one line: one of a connection has a line for each try at each host, and tries with TLS and without mostly fail alike.
 type flat struct{ error }
 
-func (f flat) Error() string { return strings.Join(strings.Fields(f.error.Error()), " ") }
+func (f flat) Error() string {
+	var lines []string
+	for line := range strings.Lines(f.error.Error()) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, " ")
+}
 
 func (f flat) Unwrap() error { return f.error }

@@ -187,6 +187,9 @@ func TestADatabaseThatIsNoBookIsLeftAlone(t *testing.T) {
 			}
 			book := openedAt(t, options)
 			told := failure(t, book, test.message)
+			if strings.ContainsAny(told, "\n\t") {
+				t.Errorf("it is more than one line: %q", told)
+			}
 			if strings.Contains(told, "hunter2") || strings.Contains(told, postgres.Password) {
 				t.Errorf("the password shows: %s", told)
 			}
