@@ -389,7 +389,7 @@ func TestNotesSayWhichVariablesCount(t *testing.T) {
 	c, notes, err := app.Load(app.Sources{Env: map[string]string{
 		"HTTP_PORT": "81", "CONFIG_CACHE_PATH": "", "LOG_LEVEL": "info", "API_ROUTER_LISTEN_PUBLIC": ":82",
 		"REDIS_ADDR": "redis:6379", "KAFKA_BROKERS": "", "KAFKA_TOPIC": "usage.records.v1",
-		"API_ROUTER_LISTEN_PUBLC": ":1", "API_ROUTER_SERVICE_HOST": "10.0.0.1", "API_ROUTER_PORT_8080_TCP": "tcp://10.0.0.1:8080", "API_ROUTER_LOG_FORMAT": "",
+		"API_ROUTER_LISTEN_PUBLC": ":1", "API_ROUTER_ADMIN_URL": "http://10.0.0.1:8082", "API_ROUTER_ADMIN_TOKEN": "secret", "API_ROUTER_SERVICE_HOST": "10.0.0.1", "API_ROUTER_PORT_8080_TCP": "tcp://10.0.0.1:8080", "API_ROUTER_LOG_FORMAT": "",
 	}})
 	if err != nil || c.Listen.Public != ":82" || c.Policy.LastGood != "" || c.Log.Format != "json" {
 		t.Fatalf("got %+v, %v", c, err)

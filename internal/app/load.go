@@ -136,6 +136,9 @@ func (l *loader) aliases(env map[string]string, native bool) {
 	}
 }
 
+// commandVariables are what commands that ask a running router are told by. They stand in the environment of people who also run check and doctor.
+var commandVariables = []string{envPrefix + "ADMIN_URL", envPrefix + "ADMIN_TOKEN", envPrefix + "ADMIN_CA", envPrefix + "ADMIN_CERT", envPrefix + "ADMIN_KEY"}
+
 // environment applies our own variables.
 func (l *loader) environment(env map[string]string) {
 	known := map[string]bool{}
@@ -153,7 +156,7 @@ func (l *loader) environment(env map[string]string) {
 	}
 	var unknown []string
 	for name := range env {
-		if strings.HasPrefix(name, envPrefix) && !known[name] && !serviceLink(name) {
+		if strings.HasPrefix(name, envPrefix) && !known[name] && !serviceLink(name) && !slices.Contains(commandVariables, name) {
 			unknown = append(unknown, name)
 		}
 	}
