@@ -33,6 +33,8 @@ a digest. Commands name an admin by name or by id, the eight characters after "a
 func oneAdmin(verb string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		switch {
+		case len(args) != 1 && verb == "create":
+			return errors.New("name one admin: api-router admin create NAME --role ROLE")
 		case len(args) != 1:
 			return fmt.Errorf("name one admin: api-router admin %s NAME; \"api-router admin list\" lists them", verb)
 		case strings.HasPrefix(args[0], "ara_"):
@@ -41,6 +43,9 @@ func oneAdmin(verb string) cobra.PositionalArgs {
 		return nil
 	}
 }
+
+// roles are what --role can be.
+var roles = []string{adminapi.RoleViewer, adminapi.RoleOperator, adminapi.RoleAdmin, adminapi.RoleAuditor}
 
 const expiresOfAdmin = "when the token ends: in a `TIME` such as 90d or 12h, or at one such as 2027-01-31 or 2027-01-31T12:00:00Z"
 
@@ -54,9 +59,13 @@ audit as who changed something.`,
 		Args: oneAdmin("create"),
 	}
 	role := c.Flags().String("role", "", "`ROLE`: viewer, operator, admin or auditor")
+	offer(c, "role", roles...)
 	expires := c.Flags().String("expires", "", expiresOfAdmin+" (default: never)")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		if *role == "" {
+			return fmt.Errorf("--role is missing: it is one of %s", strings.Join(roles, ", "))
+		}
 		end, err := readEnd(*expires, time.Now())
 		if err != nil {
 			return err
@@ -130,6 +139,7 @@ func adminSetCommand(p app.Process, env map[string]string) *cobra.Command {
 		Example: "  api-router admin set olga --role admin\n  api-router admin set olga --expires 90d", Args: oneAdmin("set"),
 	}
 	role := c.Flags().String("role", "", "`ROLE`: viewer, operator, admin or auditor (default: it stays)")
+	offer(c, "role", roles...)
 	expires := c.Flags().String("expires", "", expiresOfAdmin+", or never (default: it stays)")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -37,7 +38,8 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 	f := c.Flags()
 	f.StringVar(&filter.Organization, "org", "", "only what is of the `ORGANIZATION` with this id, or names it")
 	f.StringVar(&filter.Kind, "kind", "", "only things of this `KIND`: organization, project, key, admin, log-level, backend, policy, price or mark")
-	f.StringVar(&filter.ID, "id", "", "only the thing with this `ID`")
+	offer(c, "kind", "organization", "project", "key", "admin", "log-level", "backend", "policy", "price", "mark")
+	f.StringVar(&filter.ID, "id", "", "only the thing with this `ID`; of a key or an admin the eight characters, not the name")
 	f.StringVar(&filter.Actor, "actor", "", "only what this `NAME` changed: that of a token, or api-router for the router itself")
 	since := f.String("since", "", "only what was changed since this `TIME`, as in 24h, 7d, 2026-05-04 or 2026-05-04T10:00:00Z")
 	f.StringVar(&filter.Before, "before", "", "go on where the list before ended: its `NEXT`")
@@ -66,13 +68,27 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 			if e.Role != "" {
 				who += " (" + e.Role + ")"
 			}
-			rows = append(rows, []string{when(e.At), who, e.Action, e.Kind, e.ID, e.Organization, e.Reason})
+			rows = append(rows, []string{when(e.At), who, e.Action, e.Kind, thing(e), e.Organization, e.Reason})
 		}
 		if err := o.table([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows); err != nil || found.Next == "" {
 			return err
 		}
 		return o.printf("What is older: --before %s; --limit 0 lists all.\n", found.Next)
 	}).withOutput().Command
+}
+
+// thing is what an entry is about. Of an admin people know the name, and it stands in other entries as who made them.
+func thing(e *adminapi.Entry) string {
+	if e.Kind != "admin" {
+		return e.ID
+	}
+	for _, text := range [][]byte{e.After, e.Before} {
+		var is adminapi.Admin
+		if json.Unmarshal(text, &is) == nil && is.Name != "" {
+			return e.ID + " (" + is.Name + ")"
+		}
+	}
+	return e.ID
 }
 
 // mostEntries is how many entries one page can hold.

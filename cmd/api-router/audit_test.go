@@ -3,7 +3,23 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/adminapi"
 )
+
+func TestEntriesOfAdminsShowTheName(t *testing.T) {
+	t.Parallel()
+	for want, e := range map[string]adminapi.Entry{
+		"1a2B3c4D (olga)": {Kind: "admin", ID: "1a2B3c4D", Before: []byte("null"), After: []byte(`{"name":"olga"}`)},
+		"5e6F7g8H (olaf)": {Kind: "admin", ID: "5e6F7g8H", Before: []byte(`{"name":"olaf"}`), After: []byte("null")},
+		"9i0J1k2L":        {Kind: "admin", ID: "9i0J1k2L"},
+		"acme":            {Kind: "organization", ID: "acme", After: []byte(`{"name":"Acme Corporation"}`)},
+	} {
+		if got := thing(&e); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
 
 func TestSinceTakesALengthADayOrAMoment(t *testing.T) {
 	now := time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)

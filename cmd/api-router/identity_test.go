@@ -248,6 +248,11 @@ func TestSecretsArePrintedOnce(t *testing.T) {
 	c.do("key import --org acme -f "+file+" --model m", "imported: 1, there already: 0")
 	c.do("key import --org acme -f "+file, "imported: 0, there already: 1")
 	c.fails("key import --org acme", "-f FILE")
+	wrong := filepath.Join(t.TempDir(), "wrong.txt")
+	if err := os.WriteFile(wrong, []byte("# of before\n\n"+strings.Repeat("cd", 32)+"\n"+strings.Repeat("x", 64)+" another\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.fails("key import --org acme -f "+wrong, "after 0 keys", "line 4, sha256: ")
 	c.fails("key import --org acme -f "+os.DevNull, "there is no SHA-256")
 	for _, k := range read[adminapi.Keys](c, "key list --org acme").Items {
 		c.do("key get --org acme " + k.ID)
@@ -257,6 +262,7 @@ func TestSecretsArePrintedOnce(t *testing.T) {
 		}
 	}
 	c.do("key get --org acme "+id, "rotated", "takes its place")
+	c.fails("explain --model m --org acme --key "+strings.Trim(third, `"`), "name it by its id")
 	c.do("audit list -o json")
 	c.do("audit list -o yaml")
 	c.prints(first, signing, second, another, strings.Trim(third, `"`), changed.SigningSecret)
@@ -265,6 +271,7 @@ func TestSecretsArePrintedOnce(t *testing.T) {
 func TestShellsCompleteWhatFlagsTake(t *testing.T) {
 	for args, want := range map[string]string{
 		"key update --clear": "expires\nmax-tokens\nmodel", "key update --signed": "optional\nrequired", "key create --endpoint": adminapi.EndpointChat,
+		"admin create olga --role": "viewer\noperator\nadmin\nauditor", "admin set olga --role": "auditor", "audit list --kind": "log-level\nbackend\npolicy",
 		"org list -o": "table\nyaml\njson", "project": "create\tMake a project", "key u": "update\tChange",
 	} {
 		words := strings.Fields(args)

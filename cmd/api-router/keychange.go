@@ -50,7 +50,7 @@ func addChangeFlags(c *cobra.Command) *changeFlags {
 	f.Int64Var(&s.scopes.MaxTokens, "max-tokens", 0, "`N` of tokens at most in an answer, where the request names no bound; 0: the backend's own")
 	f.StringArrayVar(&s.tags, "tag", nil, "`NAME=VALUE` that stands in its usage records; several times for more: they replace those of before")
 	f.BoolVar(&s.scopes.Priority, "priority", false, "let it set the header x-priority; --priority=false forbids it")
-	f.StringVar(&s.scopes.Signature, "signed", "", "whether its requests are signed: `optional` or required; a key that has no secret to sign with gets one, which is shown once")
+	f.StringVar(&s.scopes.Signature, "signed", "", "whether its requests are signed: `HOW` is optional or required; a key that has no secret to sign with gets one, which is shown once")
 	f.StringArrayVar(&s.clear, "clear", nil, "take away what this `FLAG` sets, as in --clear model (every model) or --clear expires (for ever); may be given several times")
 	offer(c, "clear", slices.Sorted(maps.Keys(cleared))...)
 	offer(c, "endpoint", adminapi.Endpoints()...)

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,14 +49,19 @@ func ownerFlag(c *cobra.Command, noun string) *string {
 // oneKey wants exactly one id.
 func oneKey(verb string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		switch {
-		case len(args) != 1:
+		if len(args) != 1 {
 			return fmt.Errorf("name one key by its id: api-router key %s --org ORGANIZATION KEY; \"api-router key list\" lists them", verb)
-		case strings.HasPrefix(args[0], "ar_"):
-			return errors.New("this is a key, and a command line is kept in histories and lists of processes: name it by its id, the eight characters after \"ar_\"")
 		}
-		return nil
+		return noKey(args[0])
 	}
+}
+
+// noKey refuses a key where its id is meant.
+func noKey(id string) error {
+	if strings.HasPrefix(id, "ar_") {
+		return errors.New("this is a key, and a command line is kept in histories and lists of processes: name it by its id, the eight characters after \"ar_\"")
+	}
+	return nil
 }
 
 // signatures are what --signed can be.
@@ -81,7 +87,7 @@ func addScopeFlags(c *cobra.Command, signs bool) *scopeFlags {
 	f.BoolVar(&s.scopes.Priority, "priority", false, "let it set the header x-priority")
 	offer(c, "endpoint", adminapi.Endpoints()...)
 	if signs {
-		f.StringVar(&s.scopes.Signature, "signed", "", "give it a secret to sign requests with, which is then `optional` or required")
+		f.StringVar(&s.scopes.Signature, "signed", "", "give it a secret to sign requests with; `HOW` is optional or required")
 		offer(c, "signed", signatures...)
 	}
 	return s
@@ -291,7 +297,7 @@ command that was interrupted can be run again. Never put keys themselves into th
 		if err != nil {
 			return err
 		}
-		prints := fingerprints(text, s.project, scopes, end)
+		prints, lines := fingerprints(text, s.project, scopes, end)
 		if len(prints) == 0 {
 			return fmt.Errorf("there is no SHA-256 in %s", called(*file))
 		}
@@ -299,26 +305,46 @@ command that was interrupted can be run again. Never put keys themselves into th
 		for some := range slices.Chunk(prints, adminapi.MaxFingerprints) {
 			done, err := api.ImportKeys(o.Context(), *organization, adminapi.Import{Keys: some, Reason: *reason})
 			if err != nil {
-				return fmt.Errorf("after %d keys were imported: %w", total.Imported, err)
+				return fmt.Errorf("after %d keys were imported: %w", total.Imported, inLines{err, lines})
 			}
+			lines = lines[len(some):]
 			total.Imported, total.Known = total.Imported+done.Imported, total.Known+done.Known
 		}
 		return o.printf("imported: %d, there already: %d\n", total.Imported, total.Known)
 	}).Command
 }
 
-// fingerprints reads the lines of an import. What is wrong with one is said by the server.
-func fingerprints(text []byte, project string, scopes adminapi.Scopes, end time.Time) []adminapi.Fingerprint {
-	var found []adminapi.Fingerprint
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	lines.Buffer(nil, len(text)+1)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
+// fingerprints reads an import, and the number of the line that each is on. What is wrong with one is said by the server.
+func fingerprints(text []byte, project string, scopes adminapi.Scopes, end time.Time) (found []adminapi.Fingerprint, lines []int) {
+	read := bufio.NewScanner(bytes.NewReader(text))
+	read.Buffer(nil, len(text)+1)
+	for number := 1; read.Scan(); number++ {
+		line := strings.TrimSpace(read.Text())
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		digest, name, _ := strings.Cut(line, " ")
 		found = append(found, adminapi.Fingerprint{SHA256: digest, Name: strings.TrimSpace(name), Project: project, Scopes: scopes, ExpiresAt: end})
+		lines = append(lines, number)
 	}
-	return found
+	return found, lines
 }
+
+// inLines is an error of an import that names lines of the file where the server names places in what it was sent.
+type inLines struct {
+	error
+	lines []int
+}
+
+var sentKey = regexp.MustCompile(`keys\[(\d+)\]\.?`)
+
+func (e inLines) Error() string {
+	return sentKey.ReplaceAllStringFunc(e.error.Error(), func(place string) string {
+		if i, err := strconv.Atoi(sentKey.FindStringSubmatch(place)[1]); err == nil && i < len(e.lines) {
+			return fmt.Sprintf("line %d, ", e.lines[i])
+		}
+		return place
+	})
+}
+
+func (e inLines) Unwrap() error { return e.error }

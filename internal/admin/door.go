@@ -86,7 +86,7 @@ func (a *Admin) serve(w http.ResponseWriter, c *call) (reply, error) {
 	}
 	for _, id := range c.ids() {
 		if id != "" && !idForm.MatchString(id) || id == "." || id == ".." { // Proxies and clients take dots out of paths.
-			return reply{}, fault.New(fault.InvalidRequest, "an id is 1 to 128 of the characters A-Z a-z 0-9 . _ -, and not . or .. alone").WithParam("id")
+			return reply{}, fault.New(fault.InvalidRequest, "an id is of the characters A-Z a-z 0-9 . _ -, at most 128 of them, and not . or .. alone").WithParam("id")
 		}
 	}
 	if err := c.parameters(found.query); err != nil {

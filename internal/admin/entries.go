@@ -52,7 +52,7 @@ func (c *call) asked() (q question, err error) {
 	var p problems
 	if q.Kind != "" && !slices.Contains(kindsBesideDocuments, q.Kind) {
 		if q.document, err = policy.KindOf(q.Kind); err != nil {
-			p.add("kind", "it is none of "+strings.Join(kindsBesideDocuments, ", ")+", backends, policies, prices, marks")
+			p.add("kind", "it is none of "+strings.Join(kindsBesideDocuments, ", ")+", backend, policy, price, mark")
 		}
 		q.Kind = string(q.document)
 	}
