@@ -267,6 +267,9 @@ to the request. Its secret is not needed.`,
 				return err
 			}
 		}
+		if err := noKey(ask.KeyID); err != nil {
+			return err
+		}
 		explanation, err := api.Explain(o.Context(), ask)
 		switch {
 		case err != nil:

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/plan"
 	"github.com/ai-aas/api-router/internal/policy"
@@ -25,6 +26,9 @@ func (a *Admin) explain(c *call) (reply, error) {
 	var ask adminapi.ExplainRequest
 	if err := c.decode(maxRequestBody, &ask); err != nil {
 		return reply{}, err
+	}
+	if auth.WellFormed(ask.KeyID) {
+		return reply{}, fault.New(fault.InvalidRequest, "this is a key, which has no business here: name it by its id, the eight characters after ar_").WithParam("key_id")
 	}
 	if ask.Body == nil {
 		if ask.Endpoint != "" {

@@ -113,6 +113,17 @@ func TestExplainSaysWhatAKeyDoes(t *testing.T) {
 	}
 }
 
+func TestExplainRefusesAKeyInThePlaceOfItsID(t *testing.T) {
+	h, _ := ringed(t)
+	c := h.client(adminapi.RoleAdmin)
+	made, err := c.CreateKey(t.Context(), "acme", adminapi.KeyRequest{})
+	must(t, err)
+	_, err = c.Explain(t.Context(), adminapi.ExplainRequest{Model: "m", Organization: "acme", KeyID: made.Secret})
+	if err == nil || !strings.Contains(err.Error(), "name it by its id") || strings.Contains(err.Error(), made.Secret) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestExplainSaysWhyAModelIsNotThereForAKey(t *testing.T) {
 	h, key := ringed(t)
 	id := key(adminapi.Scopes{Models: []string{"n"}})
