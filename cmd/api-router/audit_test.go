@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,18 @@ func TestEntriesOfAdminsShowTheName(t *testing.T) {
 	} {
 		if got := thing(&e); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestALengthOfTimeTakesDaysEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, c := range []string{"log-level debug", "model disable m --reason x", "backend drain b --reason x"} {
+		for length, want := range map[string]string{"7d": "does not answer", "90m": "does not answer", "5": "a length of time is", "0s": "a length of time is", "-1h": "a length of time is"} {
+			args := append(strings.Fields(c), "--for", length, "--server", "http://127.0.0.1:1")
+			if code, _, message := command(t, args...); code != 1 || !strings.Contains(message, want) {
+				t.Errorf("%s: %d, %q lacks %q", args, code, message, want)
+			}
 		}
 	}
 }

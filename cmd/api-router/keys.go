@@ -143,6 +143,24 @@ func readLength(text string) (time.Duration, error) {
 	return length, nil
 }
 
+// span is a flag that takes what readLength reads.
+type span time.Duration
+
+func (s *span) Set(text string) error {
+	length, err := readLength(text)
+	*s = span(length)
+	return err
+}
+
+func (s *span) String() string {
+	if *s == 0 {
+		return "" // Help shows no default.
+	}
+	return time.Duration(*s).String()
+}
+
+func (s *span) Type() string { return "duration" }
+
 func keyCreateCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create --org ORGANIZATION", Short: "Make a key",

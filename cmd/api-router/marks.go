@@ -106,17 +106,15 @@ func markCommand(p app.Process, env map[string]string, noun string, v verb, does
 	c := &cobra.Command{Use: v.name, Short: strings.ToUpper(v.name[:1]) + v.name[1:] + " a " + noun, Long: does}
 	find := aimFlags(c, noun)
 	reason := c.Flags().String("reason", "", "why; others read it in the audit, and clients where a model is disabled")
-	length := c.Flags().Duration("for", 0, "`HOW LONG` the mark holds, as in 30m; without it: until somebody takes it away")
+	var length span
+	c.Flags().Var(&length, "for", "`HOW LONG` the mark holds, as in 30m or 7d; without it: until somebody takes it away")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
 		a, err := find(args)
 		if err != nil {
 			return err
 		}
-		if *length <= 0 && o.Flags().Changed("for") {
-			return errors.New("--for must be above 0, as in --for 30m; without it the mark holds until somebody takes it away")
-		}
 		result, err := api.Mark(o.Context(), adminapi.MarkRequest{
-			Backend: a.backend, Model: a.model, Organization: a.organization, State: v.state, Reason: *reason, For: adminapi.Duration(*length),
+			Backend: a.backend, Model: a.model, Organization: a.organization, State: v.state, Reason: *reason, For: adminapi.Duration(length),
 		})
 		if err != nil {
 			return err
@@ -190,7 +188,7 @@ func target(backend, model, organization string) string {
 	case organization == "":
 		return "model " + model
 	case model == "":
-		return "organization " + organization
+		return "every model of organization " + organization
 	}
 	return "model " + model + " for organization " + organization
 }

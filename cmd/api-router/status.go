@@ -87,13 +87,12 @@ it is set again or the router ends. One router is meant, not its replicas. A rel
   api-router log-level debug --for 10m`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	length := c.Flags().Duration("for", 0, "`HOW LONG`, as in 10m; without it: until it is set again")
+	var length span
+	c.Flags().Var(&length, "for", "`HOW LONG`, as in 10m or 2d; without it: until it is set again")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
 		var level adminapi.LogLevel
 		var err error
 		switch {
-		case *length <= 0 && o.Flags().Changed("for"):
-			return errors.New("--for must be above 0, as in --for 10m")
 		case len(args) == 0 && o.Flags().Changed("for"):
 			return errors.New("name the level, as in log-level debug --for 10m")
 		case len(args) == 0:
@@ -102,7 +101,7 @@ it is set again or the router ends. One router is meant, not its replicas. A rel
 			if err := app.CheckLevel(args[0]); err != nil {
 				return err
 			}
-			level, err = api.SetLogLevel(o.Context(), adminapi.LogLevelRequest{Level: args[0], For: adminapi.Duration(*length)})
+			level, err = api.SetLogLevel(o.Context(), adminapi.LogLevelRequest{Level: args[0], For: adminapi.Duration(length)})
 		}
 		if err != nil {
 			return err

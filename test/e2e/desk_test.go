@@ -63,7 +63,7 @@ func TestAWrongServerIsToldSo(t *testing.T) {
 	d.role = ""
 	d.fails("get policies", "API_ROUTER_ADMIN_TOKEN", "--token env:NAME")
 	d.role = adminToken
-	d.fails("backend disable a --reason x --for 0s", "--for must be above 0")
+	d.fails("backend disable a --reason x --for 0s", "a length of time is above 0")
 	d.fails("get policies extra words", "api-router get KIND [ID]")
 }
 
