@@ -73,6 +73,7 @@ const (
 // State is where the state book is, and who brings its tables up to date.
 type State struct {
 	URL      string
+	Named    bool             // whether somebody wrote the URL, be it the default's own
 	Password policy.SecretRef // zero: in the standard places
 	Migrate  string           // auto or manual
 }

@@ -81,6 +81,7 @@ func load(s Sources) (Config, []Note, Problems, error) {
 	if l.origin[pathDevelopmentKeys] == "ENVIRONMENT" && l.origin[pathEnvironment] != "ENVIRONMENT" {
 		l.config.Identity.DevelopmentKeys = false
 	}
+	l.config.State.Named = l.origin[pathState] != ""
 	l.problems = append(l.problems, l.config.validate(l.origin)...)
 	l.unused()
 	if len(l.problems) == 0 {

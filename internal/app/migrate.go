@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -16,6 +17,9 @@ func Migrate(ctx context.Context, p Process, sources Sources, wait time.Duration
 	config, _, err := Load(sources)
 	if err != nil {
 		return err
+	}
+	if !config.hasBook() { // Else a command that somebody gave without the configuration would make a book that nobody reads.
+		return errors.New("this configuration has no state book: name its file with --config, or the book with state.url (API_ROUTER_STATE_URL, --state)")
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

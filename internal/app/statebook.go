@@ -71,7 +71,7 @@ func hostName() string {
 
 // hasBook reports whether there is a state book: where documents are in it, and for keys where one is named.
 func (c *Config) hasBook() bool {
-	chosen := c.State.URL != "" && c.State.URL != defaultState
+	chosen := c.State.URL != "" && (c.State.Named || c.State.URL != defaultState)
 	return c.Policy.Source == SourceState || chosen || slices.Contains(c.Identity.Order, ValidatorState)
 }
 
