@@ -175,9 +175,14 @@ func (a *Admin) end(c *call) {
 	a.Logger.LogAttrs(c.Context(), level, "admin request", attrs...)
 }
 
+// mostPrinted is how long what is printable can be, in bytes.
+const mostPrinted = 200
+
 // printable makes a client's text safe for a log line or a message, and short.
 func printable(s string) string {
-	s = s[:min(len(s), 200)]
+	if len(s) > mostPrinted {
+		s = s[:mostPrinted-len("...")] + "..."
+	}
 	return strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' {
 			return '?'
