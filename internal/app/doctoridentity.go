@@ -9,7 +9,10 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 )
@@ -18,6 +21,7 @@ import (
 func (d *doctor) identity(ctx context.Context, c *Config) {
 	d.keys(c)
 	d.keyBook(ctx, c)
+	d.keysInBook(ctx, c)
 	d.userOrg(ctx, &c.Identity.UserOrg)
 	for _, i := range c.Identity.JWT {
 		d.issuer(ctx, i)
@@ -61,6 +65,40 @@ func (d *doctor) keyBook(ctx context.Context, c *Config) {
 		return
 	}
 	d.say(verdictOK, SourceState, "it answers; keys are in it")
+}
+
+// keysInBook loads the keys of the book as serve would and tells of those that cannot be used. A book that does not answer has been told of.
+func (d *doctor) keysInBook(ctx context.Context, c *Config) {
+	peppers, err := c.peppers()
+	if _, absent := absentState(c.State.URL); err != nil || absent || !c.ownKeys() || !c.hasBook() {
+		return
+	}
+	s := c.State
+	s.Migrate = MigrateManual
+	p, err := openState(s, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return
+	}
+	defer func() { _ = p.close() }() // Nothing was written.
+	ctx, cancel := context.WithTimeout(ctx, sourceWait)
+	defer cancel()
+	keys := auth.NewKeys(auth.KeysOptions{Ledger: p.ledger, Peppers: peppers})
+	var running sync.WaitGroup
+	running.Go(func() { _ = keys.Run(ctx) }) // It returns nil.
+	defer running.Wait()
+	defer cancel()
+	status := keys.Status()
+	for ; !status.Current && status.Failure == "" && ctx.Err() == nil; status = keys.Status() {
+		pause(ctx, 10*time.Millisecond)
+	}
+	switch {
+	case !status.Current:
+	case status.Unusable > 0:
+		d.say(verdictFail, "keys", fmt.Sprintf("%d of %d keys of the state book cannot be used: their pepper is missing in identity.peppers, or another one is in its place; "+
+			"give every replica the same list, in the same order", status.Unusable, status.Keys))
+	default:
+		d.say(verdictOK, "keys", fmt.Sprintf("all %d keys of the state book can be used", status.Keys))
+	}
 }
 
 // reachBook opens the state book and reads from it. It changes nothing there.

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,8 +20,10 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 const unknownKey = `{"valid":false,"apiKeyId":"","organizationId":"","principalId":"","principalType":"","scopes":[],"status":"unknown","expiresAt":null,"message":""}`
@@ -262,6 +265,61 @@ func TestDoctorTellsOfTheBookOfKeys(t *testing.T) {
 			line := said(t, func(d *doctor) { d.keyBook(t.Context(), &c) })
 			if !strings.HasPrefix(line, tc.verdict+" ") || !strings.Contains(line, tc.says) {
 				t.Errorf("%swant %s … %s", line, tc.verdict, tc.says)
+			}
+		})
+	}
+}
+
+func TestDoctorTellsOfKeysThatCannotBeUsed(t *testing.T) {
+	url := "sqlite://" + filepath.Join(t.TempDir(), "state.db")
+	book, err := state.Open(state.Options{URL: url, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = book.Close() })
+	by := auth.By{Actor: "tester", Role: "admin"}
+	if _, err := book.PutOrganization(t.Context(), auth.Organization{ID: "acme"}, nil, by); err != nil {
+		t.Fatal(err)
+	}
+	const first, second = "the first pepper of this test", "the second pepper of this test"
+	peppers, err := auth.NewPeppers(second, first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		k := auth.Key{Organization: "acme"}
+		if _, _, err := peppers.Make(&k); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := book.CreateKey(t.Context(), k, by); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, test := range map[string]struct {
+		peppers []string
+		want    string
+	}{
+		"the right ones":         {[]string{second, first}, "ok    keys"},
+		"one that is missing":    {[]string{first}, "fail  keys"},
+		"another one":            {[]string{"the third pepper of this test", first}, "fail  keys"},
+		"those in another order": {[]string{first, second}, "fail  keys"},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			c := Config{State: State{URL: url}, Identity: Identity{Order: []string{ValidatorState}}}
+			for i, text := range test.peppers {
+				path := filepath.Join(t.TempDir(), string(rune('a'+i)))
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				ref, err := policy.ParseSecretRef("file:" + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Identity.Peppers = append(c.Identity.Peppers, ref)
+			}
+			out := said(t, func(d *doctor) { d.keysInBook(t.Context(), &c) })
+			if !strings.HasPrefix(out, test.want) || !strings.Contains(out, "2 ") {
+				t.Errorf("%s, want %s", out, test.want)
 			}
 		})
 	}

@@ -132,7 +132,7 @@ func (a *App) keysHealth() adminapi.Component {
 	case s.Current && s.Unusable > 0:
 		c.State = "followed, in part"
 		c.Detail += fmt.Sprintf(", and %d that cannot be used", s.Unusable)
-		c.Action = "Keys of the book cannot be used, mostly because their pepper is missing in identity.peppers: the log names them."
+		c.Action = "Keys of the book cannot be used, mostly because their pepper is missing in identity.peppers, or another one is in its place: the log names them."
 	case s.Current:
 		c.State, c.OK = "followed", true
 	case s.Failure != "" && s.Known:

@@ -143,7 +143,7 @@ func (c *Change) takes() bool {
 		c.Key != nil && (c.Key.Damage != "" || !c.Key.RevokedAt.IsZero() || !c.Key.ExpiresAt.IsZero())
 }
 
-// unreadable is the version of the pepper of keys that cannot be read: none has it.
+// unreadable is the version of the pepper of keys that cannot be compared with anything: none has it.
 const unreadable = maxPeppers + 1
 
 // put takes a key into the table and says what is wrong with it. Such a key must not go on as it was
@@ -153,13 +153,9 @@ func (k *Keys) put(t *table, key *Key) error {
 	if !ok {
 		return fmt.Errorf("its id has not %d characters", idLength)
 	}
-	damage := key.Damage
-	if key.Pepper < 0 || key.Pepper > maxPeppers {
-		damage = fmt.Sprintf("there is no pepper of version %d", key.Pepper)
-	}
-	if damage != "" {
+	if trouble := k.unreadable(key); trouble != nil {
 		t.put(entry{id: id, grant: t.grant("", "", &Scopes{}), pepper: unreadable}, nil)
-		return errors.New(damage)
+		return trouble
 	}
 	e := entry{
 		id: id, digest: key.Digest, grant: t.grant(key.Organization, key.Project, &key.Scopes),
@@ -171,6 +167,19 @@ func (k *Keys) put(t *table, key *Key) error {
 	t.put(e, key.Sealed)
 	if key.Pepper > 0 && k.Peppers.version(key.Pepper) == nil && !e.revoked {
 		return fmt.Errorf("version %d: %w", key.Pepper, errPepper)
+	}
+	return nil
+}
+
+// unreadable says why a key can be compared with nothing; nil if it can.
+func (k *Keys) unreadable(key *Key) error {
+	switch pepper := k.Peppers.version(key.Pepper); {
+	case key.Damage != "":
+		return errors.New(key.Damage)
+	case key.Pepper < 0 || key.Pepper > maxPeppers:
+		return fmt.Errorf("there is no pepper of version %d", key.Pepper)
+	case pepper != nil && key.PepperMark != 0 && key.PepperMark != pepper.mark:
+		return fmt.Errorf("version %d: %w", key.Pepper, errOtherPepper)
 	}
 	return nil
 }

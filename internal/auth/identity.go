@@ -68,6 +68,8 @@ type Key struct {
 	// Digest is HMAC-SHA256 of the whole key under the pepper of this version; version 0 is SHA-256 without one, of an imported fingerprint.
 	Digest Digest `json:"-"`
 	Pepper int    `json:"pepper"`
+	// PepperMark tells the pepper that it was made under from another one of that version; 0: it is not known.
+	PepperMark uint32 `json:"-"`
 	// Sealed is the secret that its requests are signed with, sealed under the pepper; nil: it has none.
 	Sealed []byte `json:"-"`
 	// ExpiresAt ends it; zero: never. Rotation sets it to the end of the grace.

@@ -89,7 +89,7 @@ func (k *Keys) Validate(_ context.Context, credential string) (Principal, error)
 		if e, g, ok := t.find(id); ok && e.pepper > 0 {
 			pepper := k.Peppers.version(int(e.pepper))
 			if e.pepper == unreadable {
-				return Principal{}, unavailable("what is kept of this key cannot be read: its operator finds the reason in the log, and can give you another")
+				return Principal{}, unavailable("this key cannot be judged here, because of what the router has of it; ask its operator, who finds the reason in the router's log")
 			}
 			if pepper == nil {
 				return Principal{}, unavailable("this key was made under a pepper that this router does not have: its operator can add it").WithCause(errPepper)
@@ -195,7 +195,7 @@ func (u undecided) Unwrap() error { return u.fault }
 // KeysStatus is how Keys is.
 type KeysStatus struct {
 	Keys, Imported int64
-	// Unusable are keys of the ledger that cannot be used: their pepper is not there, or what is kept of them cannot be read.
+	// Unusable are keys of the ledger that cannot be used: their pepper is not there or another one, or what is kept of them cannot be read.
 	Unusable int64
 	// Current says that all keys are there and the ledger is followed.
 	Current bool

@@ -239,6 +239,10 @@ func TestKeysThatCannotBeUsedAreSaidAndNotGuessed(t *testing.T) {
 		l.damage(damaged.ID)
 		later, _, damagedLater := l.issue(t, older, auth.Key{})
 		well, _, _ := l.issue(t, older, auth.Key{})
+		exchanged, _, foreign := l.issue(t, peppers(t, pepper2), auth.Key{}) // Version 1, too.
+		unmarked, _, old := l.issue(t, peppers(t, pepper2), auth.Key{})
+		old.PepperMark = 0 // As it was kept before there were marks.
+		l.put(old)
 		log := &journal{}
 		o := options(l, peppers(t, pepper1))
 		o.Logger = log.logger()
@@ -252,7 +256,12 @@ func TestKeysThatCannotBeUsedAreSaidAndNotGuessed(t *testing.T) {
 		synctest.Wait()
 		wants(t, k, later, fault.IdentityUnavailable, "a key that cannot be read any more")
 		wants(t, k, well, "", "a key beside those")
-		if s := k.Status(); s.Unusable != 4 || !strings.Contains(log.String(), damaged.ID) || !strings.Contains(log.String(), made.ID) || !strings.Contains(log.String(), "of-another-length") {
+		wants(t, k, exchanged, fault.IdentityUnavailable, "a key of another pepper in the place of its own")
+		wants(t, k, unmarked, fault.InvalidAPIKey, "a key of which that cannot be told")
+		if !strings.Contains(log.String(), foreign.ID) || !strings.Contains(log.String(), "another pepper") {
+			t.Errorf("%s", log)
+		}
+		if s := k.Status(); s.Unusable != 5 || !strings.Contains(log.String(), damaged.ID) || !strings.Contains(log.String(), made.ID) || !strings.Contains(log.String(), "of-another-length") {
 			t.Errorf("%+v, %s", s, log)
 		}
 	})

@@ -21,7 +21,7 @@ func (k *Keys) register(registerer prometheus.Registerer) {
 	gauge("snapshot_age_seconds", "How long ago the ledger last stood behind the keys that are known: 0 while it is followed, and growing while it cannot be.", func() float64 {
 		return k.age().Seconds()
 	})
-	gauge("keys_unusable", "Keys of the ledger that cannot be used, because their pepper is not configured here or what is kept of them cannot be read.", func() float64 {
+	gauge("keys_unusable", "Keys of the ledger that cannot be used, because their pepper is not configured here or another one is, or what is kept of them cannot be read.", func() float64 {
 		return float64(k.unusable.Load())
 	})
 	gauge("nonces", "Nonces of signed requests that are remembered.", func() float64 { return float64(k.nonces.size()) })

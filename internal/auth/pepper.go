@@ -34,6 +34,7 @@ type pepper struct {
 	hashers sync.Pool // of *hasher
 	seal    cipher.AEAD
 	file    []byte // the key of what keeps the snapshot on disk from being changed
+	mark    uint32 // by which keys know it again, never 0
 }
 
 // hasher is an HMAC with memory for what goes in and comes out: all of it would be allocated anew, as it crosses an interface.
@@ -85,8 +86,15 @@ func newPepper(text string) (*pepper, error) {
 	if p.seal, err = cipher.NewGCM(block); err != nil {
 		return nil, err
 	}
-	p.file, err = derive("snapshot of keys, version 1")
-	return p, err
+	if p.file, err = derive("snapshot of keys, version 1"); err != nil {
+		return nil, err
+	}
+	mark, err := derive("mark of the pepper, version 1")
+	if err != nil {
+		return nil, err
+	}
+	p.mark = max(binary.BigEndian.Uint32(mark), 1) // So little of it helps nobody to guess a pepper.
+	return p, nil
 }
 
 // String says how many there are.
@@ -105,8 +113,12 @@ func (p Peppers) version(v int) *pepper {
 	return p.byVersion[v-1]
 }
 
-// errPepper says that something was made under a pepper that is not there.
-var errPepper = errors.New("the pepper of this version is not among identity.peppers")
+var (
+	// errPepper says that something was made under a pepper that is not there.
+	errPepper = errors.New("the pepper of this version is not among identity.peppers")
+	// errOtherPepper says that there is another one in its place.
+	errOtherPepper = errors.New("it was made under another pepper than identity.peppers has as this version: put that one back in its place, as the other replicas have it")
+)
 
 // Digest is HMAC-SHA256 of a credential under the pepper of a version. Version 0 is plain SHA-256.
 func (p Peppers) Digest(version int, credential string) (Digest, error) {
@@ -188,6 +200,7 @@ func (p Peppers) Make(k *Key) (key, signing Secret, err error) {
 	if k.Pepper == 0 {
 		return Secret{}, Secret{}, errors.New("keys need a pepper: set identity.peppers")
 	}
+	k.PepperMark = p.version(k.Pepper).mark
 	if k.Digest, err = p.Digest(k.Pepper, key.text); err != nil {
 		return Secret{}, Secret{}, err
 	}

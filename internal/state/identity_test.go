@@ -40,7 +40,7 @@ func withKeys(t testing.TB, place Options) *Book {
 
 // aKey is one whose id and digest follow from n.
 func aKey(organization string, n int) auth.Key {
-	return auth.Key{ID: fmt.Sprintf("k%07d", n), Organization: organization, Name: fmt.Sprint("key ", n), Digest: sha256.Sum256(fmt.Append(nil, n)), Pepper: 1}
+	return auth.Key{ID: fmt.Sprintf("k%07d", n), Organization: organization, Name: fmt.Sprint("key ", n), Digest: sha256.Sum256(fmt.Append(nil, n)), Pepper: 1, PepperMark: uint32(1<<32 - n)}
 }
 
 func made(t testing.TB, book *Book, k auth.Key) auth.Key {

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	keyColumns = "id, organization, project, name, scopes, digest, pepper, sealed, expires_at, revoked_at, rotated_to, created_at, created_by, revision"
+	keyColumns = "id, organization, project, name, scopes, digest, pepper, pepper_mark, sealed, expires_at, revoked_at, rotated_to, created_at, created_by, revision"
 	// selectKeys is of keys with their last use.
-	selectKeys = `SELECT k.id, k.organization, k.project, k.name, k.scopes, k.digest, k.pepper, k.sealed, k.expires_at, k.revoked_at, k.rotated_to,
+	selectKeys = `SELECT k.id, k.organization, k.project, k.name, k.scopes, k.digest, k.pepper, k.pepper_mark, k.sealed, k.expires_at, k.revoked_at, k.rotated_to,
 		k.created_at, k.created_by, k.revision, coalesce(u.used_at, 0) FROM api_key AS k LEFT JOIN api_key_use AS u ON u.id = k.id `
 )
 
@@ -23,7 +23,7 @@ const (
 func scanKey(row row) (k auth.Key, err error) {
 	var scopes, digest []byte
 	var expires, revoked, created, used int64
-	err = row.Scan(&k.ID, &k.Organization, &k.Project, &k.Name, &scopes, &digest, &k.Pepper, &k.Sealed, &expires, &revoked, &k.RotatedTo,
+	err = row.Scan(&k.ID, &k.Organization, &k.Project, &k.Name, &scopes, &digest, &k.Pepper, &k.PepperMark, &k.Sealed, &expires, &revoked, &k.RotatedTo,
 		&created, &k.CreatedBy, &k.Revision, &used)
 	if err != nil {
 		return k, err
@@ -48,7 +48,7 @@ func keyValues(k *auth.Key) ([]any, error) {
 		sealed = k.Sealed
 	}
 	return []any{
-		k.ID, k.Organization, k.Project, k.Name, string(scopes), k.Digest[:], k.Pepper, sealed, nanos(k.ExpiresAt), nanos(k.RevokedAt), k.RotatedTo,
+		k.ID, k.Organization, k.Project, k.Name, string(scopes), k.Digest[:], k.Pepper, int64(k.PepperMark), sealed, nanos(k.ExpiresAt), nanos(k.RevokedAt), k.RotatedTo,
 		nanos(k.CreatedAt), k.CreatedBy, k.Revision,
 	}, nil
 }

@@ -69,8 +69,8 @@ func update(ctx context.Context, tx tx, before, after *auth.Key, action string, 
 	if err != nil {
 		return err
 	}
-	err = tx.exec(ctx, `UPDATE api_key SET organization = $2, project = $3, name = $4, scopes = $5, digest = $6, pepper = $7, sealed = $8, expires_at = $9,
-		revoked_at = $10, rotated_to = $11, created_at = $12, created_by = $13, revision = $14 WHERE id = $1`, values...)
+	err = tx.exec(ctx, `UPDATE api_key SET organization = $2, project = $3, name = $4, scopes = $5, digest = $6, pepper = $7, pepper_mark = $8, sealed = $9,
+		expires_at = $10, revoked_at = $11, rotated_to = $12, created_at = $13, created_by = $14, revision = $15 WHERE id = $1`, values...)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,9 @@ CREATE TABLE gone (
     id       TEXT   NOT NULL
 );
 
+-- Tells the pepper that a key was made under from another one of that version; 0 is not known.
+ALTER TABLE api_key ADD COLUMN pepper_mark BIGINT NOT NULL DEFAULT 0;
+
 -- What one actor did, what became of one thing whatever it is, and what was done lately, is found among millions of entries.
 CREATE INDEX audit_of_actor ON audit (actor, sequence);
 CREATE INDEX audit_of_id ON audit (id, sequence);
