@@ -71,11 +71,21 @@ func checkChange(ask *adminapi.KeyChange, now time.Time) (named auth.Scopes, unt
 		Models: ask.Scopes.Models.Value, Endpoints: ask.Scopes.Endpoints.Value, Networks: ask.Scopes.Networks.Value, Priority: ask.Scopes.Priority.Value,
 		MaxTokens: ask.Scopes.MaxTokens.Value, Tags: ask.Scopes.Tags.Value, Signature: ask.Scopes.Signature.Value,
 	})
+	p.nothing("scopes.models", ask.Scopes.Models)
+	p.nothing("scopes.endpoints", ask.Scopes.Endpoints)
+	p.nothing("scopes.networks", ask.Scopes.Networks)
 	p.name("name", ask.Name.Value)
 	p.project("project", ask.Project.Value)
 	p.end("expires_at", until.Value, now)
 	p.reason(ask.Reason)
 	return named, until, p.err("the change")
+}
+
+// nothing refuses a list that a program made of nothing: without an entry, it would allow everything.
+func (p *problems) nothing(field string, list adminapi.Named[[]string]) {
+	if list.There && list.Value != nil && len(list.Value) == 0 {
+		p.add(field, "an empty list would allow everything: send null if that is meant")
+	}
 }
 
 // rescope takes over the scopes that are named, and leaves the others exactly as they are kept.

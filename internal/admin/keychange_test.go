@@ -60,7 +60,7 @@ func TestAChangeOfAKeyLeavesWhatItDoesNotName(t *testing.T) {
 		{`{"scopes":{"signature":"optional"}}`, func(k *adminapi.Key) { k.Scopes.Signature = "optional" }},
 		{`{"scopes":{"models":null,"priority":false}}`, func(k *adminapi.Key) { k.Scopes.Models, k.Scopes.Priority = nil, false }},
 		{`{"project":null,"name":"","expires_at":null}`, func(k *adminapi.Key) { k.Project, k.Name, k.ExpiresAt = "", "", time.Time{} }},
-		{`{"scopes":{"endpoints":[],"networks":null,"tags":{},"max_tokens":null}}`, func(k *adminapi.Key) {
+		{`{"scopes":{"endpoints":null,"networks":null,"tags":{},"max_tokens":null}}`, func(k *adminapi.Key) {
 			k.Scopes = adminapi.Scopes{Signature: "optional"}
 		}},
 		{`{"scopes":{"signature":null}}`, func(k *adminapi.Key) { k.Scopes = adminapi.Scopes{} }},
@@ -81,9 +81,15 @@ func TestAChangeOfAKeyLeavesWhatItDoesNotName(t *testing.T) {
 			}
 		}
 	}
-	for _, body := range []string{`{}`, `{"scopes":{}}`, `{"name":"","scopes":{"models":[]},"reason":"nothing"}`} {
+	for _, body := range []string{`{}`, `{"scopes":{}}`, `{"name":"","scopes":{"models":null},"reason":"nothing"}`} {
 		if got := h.send(adminapi.RoleAdmin, http.MethodPatch, ofAcme("/keys/"+made.ID), body); got.StatusCode != http.StatusOK || got.Header.Get("ETag") != etag(want.Revision) {
 			t.Errorf("%s changes something: %d %s", body, got.StatusCode, got.body)
+		}
+	}
+	for _, field := range []string{"models", "endpoints", "networks"} {
+		got := h.send(adminapi.RoleAdmin, http.MethodPatch, ofAcme("/keys/"+made.ID), `{"scopes":{"`+field+`":[]}}`)
+		if got.StatusCode != http.StatusBadRequest || !strings.Contains(string(got.body), "scopes."+field+": an empty list") {
+			t.Errorf("%s of nothing: %d %s", field, got.StatusCode, got.body)
 		}
 	}
 	h.chained(made.ID, 11)

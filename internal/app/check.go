@@ -95,12 +95,20 @@ func withExtra(all policy.Snapshot, endpoints []Endpoint) policy.Snapshot {
 
 // counted says how many documents of each kind are in force: of prices and marks only where there are any.
 func counted(t *policy.Table) string {
-	backends, policies := fmt.Sprintf("%d backends", len(t.Backends())), fmt.Sprintf("%d policies", t.Routes())
+	backends, policies := many(len(t.Backends()), "backend", "backends"), many(t.Routes(), "policy", "policies")
 	prices, marks := len(t.Prices()), len(t.Marks())
 	if prices+marks == 0 {
 		return backends + " and " + policies
 	}
-	return fmt.Sprintf("%s, %s, %d prices and %d marks", backends, policies, prices, marks)
+	return fmt.Sprintf("%s, %s, %s and %s", backends, policies, many(prices, "price", "prices"), many(marks, "mark", "marks"))
+}
+
+// many counts things in words.
+func many(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 // attrText shows a note's details to a person.

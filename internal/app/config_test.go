@@ -110,8 +110,10 @@ func TestTheOtherPolicySources(t *testing.T) {
 		file string
 		want func(*app.Config)
 	}{
-		"file":              {"policy: { source: file, file: { path: /etc/policies } }", func(c *app.Config) { c.Policy.File.Path = "/etc/policies" }},
-		"state":             {"policy: { source: state }\nstate: { url: sqlite:///srv/state.db }", func(c *app.Config) { c.Policy.Source, c.State.URL = app.SourceState, "sqlite:///srv/state.db" }},
+		"file": {"policy: { source: file, file: { path: /etc/policies } }", func(c *app.Config) { c.Policy.File.Path = "/etc/policies" }},
+		"state": {"policy: { source: state }\nstate: { url: sqlite:///srv/state.db }", func(c *app.Config) {
+			c.Policy.Source, c.State.URL, c.State.Named = app.SourceState, "sqlite:///srv/state.db", true
+		}},
 		"one etcd endpoint": {"policy: { source: etcd, etcd: { endpoints: 'a:1' } }", func(c *app.Config) { c.Policy.Source, c.Policy.Etcd.Endpoints = app.SourceEtcd, []string{"a:1"} }},
 	} {
 		got, notes, err := app.Load(app.Sources{File: write(t, "config.yaml", test.file)})

@@ -105,7 +105,7 @@ func TestDoctorTriesWhoeverKnowsCallers(t *testing.T) {
 		},
 		"a book beside files": {map[string]string{
 			"API_ROUTER_IDENTITY_PEPPERS": "env:DOCTOR_PEPPER", "API_ROUTER_STATE_URL": "sqlite://" + filepath.Join(t.TempDir(), "state.db"),
-		}, []string{"ok    keys           1 peppers can be read", "ok    state book     "}, "0123456789abcdef"},
+		}, []string{"ok    keys           1 pepper can be read", "ok    state book     "}, "0123456789abcdef"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
@@ -195,7 +195,7 @@ func TestDoctorTriesThePolicySource(t *testing.T) {
 		fails bool
 	}
 	tests := map[string]doctored{
-		"a state book": {flags, []string{"ok    state          it answers", "1 backends, 1 policies, 1 prices and 1 marks in state book", "the newest of revision 4", "warn  mark           backend one is draining: a test", "healthy, serves m"}, false},
+		"a state book": {flags, []string{"ok    state          it answers", "1 backend, 1 policy, 1 price and 1 mark in state book", "the newest of revision 4", "warn  mark           backend one is draining: a test", "healthy, serves m"}, false},
 		"none yet":     {map[string]string{"policy.source": "state", "state.url": "sqlite://" + absent}, []string{"ok    state book     " + absent + " is writable", "serve makes it, and seed fills it"}, true},
 		"a bad one":    {map[string]string{"policy.source": "state", "state.url": "sqlite://" + damaged(t)}, []string{"fail  state", "damaged", "set state.url"}, true},
 		"an odd path":  {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/x.db"}, []string{"fail  state", "set state.url"}, true},
@@ -260,7 +260,7 @@ func TestDoctorReadsTheAdminTokens(t *testing.T) {
 func TestCheckReadsDocumentsOfEveryKind(t *testing.T) {
 	var out strings.Builder
 	err := app.Check(&out, app.Sources{}, []string{write(t, "d.yaml", seedDocuments)})
-	if err != nil || !strings.Contains(out.String(), "1 backends, 1 policies, 1 prices and 1 marks are good, 0 problems") || !strings.Contains(out.String(), "nothing is charged by them") {
+	if err != nil || !strings.Contains(out.String(), "1 backend, 1 policy, 1 price and 1 mark are good, 0 problems") || !strings.Contains(out.String(), "nothing is charged by them") {
 		t.Errorf("got %v:\n%s", err, out.String())
 	}
 	out.Reset()

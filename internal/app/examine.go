@@ -37,6 +37,9 @@ func (d *doctor) policies(ctx context.Context, c Config) (policy.Snapshot, bool)
 	if newest > 0 {
 		text += fmt.Sprintf(", the newest of revision %d", newest)
 	}
+	if verdict == verdictFail {
+		text += ": every request gets 404; docs/policies.md shows what to write"
+	}
 	d.say(verdict, "policies", text)
 	for _, p := range table.Problems() {
 		d.say(verdictFail, "policies", p.String())

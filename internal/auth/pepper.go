@@ -98,7 +98,12 @@ func newPepper(text string) (*pepper, error) {
 }
 
 // String says how many there are.
-func (p Peppers) String() string { return fmt.Sprintf("%d peppers", len(p.byVersion)) }
+func (p Peppers) String() string {
+	if len(p.byVersion) == 1 {
+		return "1 pepper"
+	}
+	return fmt.Sprintf("%d peppers", len(p.byVersion))
+}
 
 // GoString is String: %#v would walk into the secrets.
 func (p Peppers) GoString() string { return p.String() }

@@ -226,5 +226,5 @@ func (b *Book) late(timeout, failure error) error {
 	if failure == nil {
 		return fmt.Errorf("the state book %s is not open yet: %w", b.engine.place(), timeout)
 	}
-	return fmt.Errorf("%w: %w", timeout, failure)
+	return fmt.Errorf("%w (%w)", failure, timeout) // Who reads it wants to know why, and then for how long.
 }

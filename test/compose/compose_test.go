@@ -268,7 +268,7 @@ func TestTheRouterTakesItsConfigurationAndItsDocuments(t *testing.T) {
 		check := exec.CommandContext(t.Context(), binary, args...)
 		check.Env = environment(s)
 		out, err := check.CombinedOutput()
-		if err != nil || strings.Contains(string(out), "note:") || !strings.Contains(string(out), "2 backends and 1 policies are good, 0 problems") {
+		if err != nil || strings.Contains(string(out), "note:") || !strings.Contains(string(out), "2 backends and 1 policy are good, 0 problems") {
 			t.Errorf("%s: %v: %s", name, err, out)
 		}
 	}

@@ -279,7 +279,7 @@ func TestTheEarlierServiceAndThisOneShareTheirEtcd(t *testing.T) {
 	env := []string{"ENVIRONMENT=development", "CONFIG_SERVICE_ENDPOINT=" + e.endpoint(), "BACKEND_ENDPOINTS=vllm-gpt-oss-20b:" + r.engine.URL + "/v1/chat/completions"}
 	for _, look := range []string{"check", "doctor"} { // The first step of the page.
 		out, err := command(t, env, look)
-		if err != nil || !strings.Contains(out, "CONFIG_SERVICE_ENDPOINT") && !strings.Contains(out, "1 backends and 1 policies in etcd") {
+		if err != nil || !strings.Contains(out, "CONFIG_SERVICE_ENDPOINT") && !strings.Contains(out, "1 backend and 1 policy in etcd") {
 			t.Errorf("%s: %v\n%s", look, err, out)
 		}
 	}
