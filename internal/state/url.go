@@ -91,6 +91,19 @@ func pathOf(text string) (string, error) {
 var errPassword = errors.New("must not hold a password, which would show wherever the URL does: " +
 	"name the environment variable or the file that has it in state.password")
 
+// cutsPassword reports whether an authority without a user looks like the user and the beginning of a password: a / or a ? in that ends it, and the
+// rest, up to the @, would be taken for a path or for parameters, and shown.
+func cutsPassword(authority, rest string) bool {
+	beforeValues, _, _ := strings.Cut(rest, "=")
+	if !strings.ContainsRune(rest, '@') || !strings.ContainsRune(authority, ':') {
+		return false
+	}
+	return strings.ContainsRune(beforeValues, '@') || slices.ContainsFunc(strings.Split(authority, ","), func(host string) bool {
+		port := host[strings.LastIndexAny(host, ":]")+1:]
+		return strings.ContainsRune(host, ':') && strings.Trim(port, "0123456789") != ""
+	})
+}
+
 // poolOf reads the URL of a PostgreSQL database. What it leaves out comes from the standard variables (PGHOST, PGPASSWORD and so on).
 // place is the URL without its parameters. The error wraps fs.ErrNotExist where a file that it names is not there.
 func poolOf(text string) (config *pgxpool.Config, place string, err error) {
@@ -100,7 +113,7 @@ func poolOf(text string) (config *pgxpool.Config, place string, err error) {
 	}
 	place, parameters, _ := strings.Cut(rest, "?")
 	authority, _, _ := strings.Cut(place, "/")
-	if at := strings.LastIndexByte(authority, '@'); at >= 0 && strings.ContainsRune(authority[:at], ':') {
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 && strings.ContainsRune(authority[:at], ':') || at < 0 && cutsPassword(authority, rest[len(authority):]) {
 		return nil, "", errPassword
 	}
 	query, err := url.ParseQuery(parameters)
