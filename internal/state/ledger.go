@@ -78,7 +78,7 @@ func (f *follower) look(ctx context.Context, ask func(ctx context.Context, tx tx
 	return nil
 }
 
-// load gives everything, in pages. What changes between two of them is given by the update that follows, from the revision at which it began.
+// load gives everything, in pages. What changes meanwhile is given between two of them: a million keys take longer than a revocation may.
 func (f *follower) load(ctx context.Context) error {
 	err := f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
 		if err := clock(ctx, tx).Scan(&f.revision); err != nil {
@@ -87,6 +87,9 @@ func (f *follower) load(ctx context.Context) error {
 		return organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization")
 	})
 	for last, more := "", true; more && err == nil; {
+		if err = f.update(ctx); err != nil {
+			return err
+		}
 		more = false
 		err = f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
 			return keys(ctx, tx, func(c auth.Change) {

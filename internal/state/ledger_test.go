@@ -188,6 +188,37 @@ func TestManyChangesAreFollowedInPages(t *testing.T) {
 	})
 }
 
+// Loading many keys takes a while, and a key may be revoked after it was read: that does not wait for the end.
+func TestARevocationDoesNotWaitForTheRestOfTheKeys(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := withKeys(t, place)
+		const count = 5
+		for i := range count {
+			made(t, book, aKey("acme", 1+i))
+		}
+		book.page = 1
+		ctx, cancel := context.WithCancel(waits(t))
+		defer cancel()
+		first, came, revoked := "", map[string]bool{}, -1
+		_ = book.Follow(ctx, func(c auth.Change) {
+			switch {
+			case c.Key == nil:
+			case first == "":
+				first = c.Key.ID
+				came[first] = true
+				revoke(t, book, *c.Key)
+			case c.Key.ID == first && !c.Key.RevokedAt.IsZero() && revoked < 0:
+				revoked = len(came)
+			default:
+				came[c.Key.ID] = true
+			}
+		}, cancel)
+		if revoked != 1 {
+			t.Errorf("the revocation came after %d of %d keys, want 1", revoked, count)
+		}
+	})
+}
+
 func TestARevocationReachesAnotherProcessInTime(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		here, there := withKeys(t, place), openedAt(t, place)
