@@ -46,7 +46,7 @@ type keys struct {
 
 	mu      sync.Mutex
 	list    []jose.JSONWebKey
-	heard   time.Time     // when they were had last; zero: never
+	heard   time.Time     // when the last fetch that had them began; zero: never
 	failure string        // of the latest fetch
 	since   time.Time     // when it began to fail
 	asked   time.Time     // when a key that is not known last caused a fetch
@@ -93,27 +93,28 @@ func (k *keys) run(ctx context.Context) {
 func (k *keys) refresh(ctx context.Context) bool {
 	bounded, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
+	began := time.Now() // What comes to the issuer after this may not be in its answer.
 	list, err := k.fetch(bounded)
 	if ctx.Err() != nil {
 		return false
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	switch now := time.Now(); {
+	switch {
 	case err == nil:
 		if k.failure != "" {
 			k.log.Info("the keys of an issuer can be had again", "issuer", k.issuer.Issuer)
 		}
-		k.list, k.heard, k.failure, k.since = list, now, "", time.Time{}
+		k.list, k.heard, k.failure, k.since = list, began, "", time.Time{}
 	case k.failure == "":
-		k.since = now
+		k.since = time.Now()
 		k.log.Warn("the keys of an issuer cannot be had: known ones go on, tokens with others get 503", "issuer", k.issuer.Issuer, "error", err)
 		fallthrough
 	default:
 		k.failure = err.Error()
 	}
 	k.metrics.fetched(err == nil)
-	k.pending = false
+	k.pending = k.asked.After(began)
 	close(k.fetched)
 	k.fetched = make(chan struct{})
 	return err == nil
