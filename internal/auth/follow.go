@@ -63,11 +63,11 @@ func (k *Keys) follow(ctx context.Context, whole *bool) error {
 			k.whole.Store(false)
 		}
 	}
-	seen := map[string]bool{} // ids whose trouble was logged
-	k.unusable.Store(0)
+	seen := report{map[string]bool{}, map[string]bool{}}
+	k.misfits.Store(0)
 	return k.Ledger.Follow(ctx, func(c Change) {
 		begin()
-		k.take(t, &c, seen)
+		k.take(t, &c, &seen)
 		k.changes.Add(1)
 	}, func() {
 		begin()
@@ -113,13 +113,22 @@ func (k *Keys) lost(err error, whole bool) {
 // maxTroubles bounds how many keys that cannot be used are logged in one report.
 const maxTroubles = 20
 
-// take takes one change into the table. A key that cannot be used is left out, logged and counted.
-func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
+// report is what one report of the ledger had of keys that cannot be used, by their ids.
+type report struct {
+	logged  map[string]bool
+	misfits map[string]bool // that have no place in the table
+}
+
+// take takes one change into the table. A key that cannot be used is logged and counted.
+func (k *Keys) take(t *table, c *Change, seen *report) {
 	if o := c.Organization; o != nil {
 		t.organize(o.ID, o.Disabled)
 	}
 	if id, ok := fixed(c.Gone); ok {
 		t.drop(id)
+	} else if seen.misfits[c.Gone] {
+		delete(seen.misfits, c.Gone)
+		k.misfits.Store(int64(len(seen.misfits)))
 	}
 	if k.whole.Load() && c.takes() {
 		defer k.hurry()
@@ -131,8 +140,12 @@ func (k *Keys) take(t *table, c *Change, seen map[string]bool) {
 	if trouble == nil {
 		return
 	}
-	if k.unusable.Add(1); len(seen) < maxTroubles && !seen[c.Key.ID] {
-		seen[c.Key.ID] = true
+	if len(c.Key.ID) != idLength {
+		seen.misfits[c.Key.ID] = true
+		k.misfits.Store(int64(len(seen.misfits)))
+	}
+	if len(seen.logged) < maxTroubles && !seen.logged[c.Key.ID] {
+		seen.logged[c.Key.ID] = true
 		k.Logger.Error("a key of the ledger cannot be used", slog.String("key_id", c.Key.ID), slog.String("error", trouble.Error()))
 	}
 }
@@ -154,7 +167,7 @@ func (k *Keys) put(t *table, key *Key) error {
 		return fmt.Errorf("its id has not %d characters", idLength)
 	}
 	if trouble := k.unreadable(key); trouble != nil {
-		t.put(entry{id: id, grant: t.grant("", "", &Scopes{}), pepper: unreadable}, nil)
+		t.put(entry{id: id, grant: t.grant("", "", &Scopes{}), pepper: unreadable, unusable: true}, nil)
 		return trouble
 	}
 	e := entry{
@@ -164,8 +177,9 @@ func (k *Keys) put(t *table, key *Key) error {
 	if !key.ExpiresAt.IsZero() {
 		e.expires = max(key.ExpiresAt.UnixMilli(), 1)
 	}
+	e.unusable = key.Pepper > 0 && k.Peppers.version(key.Pepper) == nil && !e.revoked
 	t.put(e, key.Sealed)
-	if key.Pepper > 0 && k.Peppers.version(key.Pepper) == nil && !e.revoked {
+	if e.unusable {
 		return fmt.Errorf("version %d: %w", key.Pepper, errPepper)
 	}
 	return nil
@@ -178,7 +192,7 @@ func (k *Keys) unreadable(key *Key) error {
 		return errors.New(key.Damage)
 	case key.Pepper < 0 || key.Pepper > maxPeppers:
 		return fmt.Errorf("there is no pepper of version %d", key.Pepper)
-	case pepper != nil && key.PepperMark != 0 && key.PepperMark != pepper.mark:
+	case pepper != nil && key.PepperMark != 0 && key.PepperMark != pepper.mark && key.RevokedAt.IsZero(): // Revoked, it is refused in any case.
 		return fmt.Errorf("version %d: %w", key.Pepper, errOtherPepper)
 	}
 	return nil

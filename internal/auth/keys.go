@@ -55,8 +55,8 @@ type Keys struct {
 	// hasty asks for the file to be written soon.
 	hasty chan struct{}
 	// changes counts those of the table, for the file.
-	changes  atomic.Int64
-	unusable atomic.Int64 // keys of the ledger that cannot be used: see take
+	changes atomic.Int64
+	misfits atomic.Int64 // keys of the ledger that have no place in the table: see take
 	// first is closed when all keys were there for the first time in this process.
 	first     chan struct{}
 	wholeOnce sync.Once
@@ -211,7 +211,7 @@ type KeysStatus struct {
 // Status says how k is.
 func (k *Keys) Status() KeysStatus {
 	t := k.table.Load()
-	s := KeysStatus{Keys: t.count.Load(), Imported: t.imported.Load(), Unusable: k.unusable.Load(), Current: k.current.Load(), Known: k.known.Load()}
+	s := KeysStatus{Keys: t.count.Load(), Imported: t.imported.Load(), Unusable: k.unusable(), Current: k.current.Load(), Known: k.known.Load()}
 	if heard := k.heard.Load(); heard != 0 {
 		s.Heard = time.UnixMilli(heard)
 	}
@@ -222,6 +222,9 @@ func (k *Keys) Status() KeysStatus {
 	}
 	return s
 }
+
+// unusable counts the keys of the ledger that cannot be used.
+func (k *Keys) unusable() int64 { return k.table.Load().unusable.Load() + k.misfits.Load() }
 
 // age is how long ago the ledger last stood behind what is in memory; 0 while it is followed, and where it never has.
 func (k *Keys) age() time.Duration {

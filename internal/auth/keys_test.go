@@ -264,6 +264,25 @@ func TestKeysThatCannotBeUsedAreSaidAndNotGuessed(t *testing.T) {
 		if s := k.Status(); s.Unusable != 5 || !strings.Contains(log.String(), damaged.ID) || !strings.Contains(log.String(), made.ID) || !strings.Contains(log.String(), "of-another-length") {
 			t.Errorf("%+v, %s", s, log)
 		}
+
+		// What an operator does about them counts, and what is said of one again counts once.
+		l.put(old)
+		l.damage(damaged.ID)
+		made.RevokedAt, foreign.RevokedAt = time.Now(), time.Now()
+		l.put(made)
+		l.put(foreign)
+		synctest.Wait()
+		if s := k.Status(); s.Unusable != 3 {
+			t.Errorf("after two were revoked: %+v, want 3 that cannot be used", s)
+		}
+		wants(t, k, exchanged, fault.InvalidAPIKey, "a key that was revoked, of another pepper")
+		for _, id := range []string{damaged.ID, damagedLater.ID, "of-another-length"} {
+			l.remove(id)
+		}
+		synctest.Wait()
+		if s := k.Status(); s.Unusable != 0 {
+			t.Errorf("after the others were deleted: %+v, want none that cannot be used", s)
+		}
 	})
 }
 

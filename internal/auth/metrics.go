@@ -22,7 +22,7 @@ func (k *Keys) register(registerer prometheus.Registerer) {
 		return k.age().Seconds()
 	})
 	gauge("keys_unusable", "Keys of the ledger that cannot be used, because their pepper is not configured here or another one is, or what is kept of them cannot be read.", func() float64 {
-		return float64(k.unusable.Load())
+		return float64(k.unusable())
 	})
 	gauge("nonces", "Nonces of signed requests that are remembered.", func() float64 { return float64(k.nonces.size()) })
 }

@@ -21,6 +21,7 @@ type entry struct {
 	generation uint16 // of the last time that the ledger gave it
 	pepper     uint8
 	revoked    bool
+	unusable   bool // and counted as such
 }
 
 // hash spreads ids. They are random, and made here: nobody can choose them to fall into one place.

@@ -36,8 +36,9 @@ const (
 
 // table is all keys. Lookups and changes may happen at once; changes may not.
 type table struct {
-	shards [shards]shard
-	count  atomic.Int64
+	shards   [shards]shard
+	count    atomic.Int64
+	unusable atomic.Int64 // of them
 
 	mu     sync.RWMutex
 	prints map[Digest]keyID  // of imported fingerprints
@@ -256,6 +257,12 @@ func (t *table) put(e entry, sealed []byte) {
 		delete(s.sealed, e.id)
 	}
 	s.mu.Unlock()
+	switch {
+	case e.unusable && !before.unusable:
+		t.unusable.Add(1)
+	case before.unusable && !e.unusable:
+		t.unusable.Add(-1)
+	}
 	if known {
 		t.release(before.grant)
 		if before.pepper == 0 && (e.pepper != 0 || before.digest != e.digest) {
@@ -299,6 +306,9 @@ func (t *table) drop(id keyID) {
 
 func (t *table) dropped(e *entry) {
 	t.count.Add(-1)
+	if e.unusable {
+		t.unusable.Add(-1)
+	}
 	t.release(e.grant)
 	if e.pepper == 0 {
 		t.unprint(e)
