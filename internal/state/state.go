@@ -140,11 +140,15 @@ func (b *Book) run() {
 	for {
 		db, err := b.open(opened)
 		if err == nil {
-			pause, opened, said = firstPause, true, ""
+			opened, said = true, ""
+			since := time.Now()
 			b.logger.Info("the state book is open", "place", place)
 			b.set(db, nil)
 			err = db.lookAfter(b.life, b.notify)
 			b.set(nil, err)
+			if time.Since(since) > longestPause { // One that is lost at once is not mended by being opened.
+				pause = firstPause
+			}
 			if failure := db.close(); failure != nil {
 				b.logger.Warn("the state book was not closed cleanly; nothing that was written is lost", "place", place, "error", failure)
 			}

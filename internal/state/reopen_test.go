@@ -1,0 +1,40 @@
+package state
+
+import (
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ai-aas/api-router/test/postgres"
+)
+
+// openings counts how often a log tells that a book was opened.
+type openings struct{ n atomic.Int64 }
+
+func (o *openings) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), "the state book is open") {
+		o.n.Add(1)
+	}
+	return len(line), nil
+}
+
+// A book that opens and is of no use then, as one into which a backup is being written, is not opened again and again without a pause.
+func TestABookThatIsLostAtOnceIsOpenedEverMoreSeldom(t *testing.T) {
+	server := postgres.Shared(t)
+	database := server.Database(t)
+	count := &openings{}
+	place := Options{URL: server.URL(database, ""), Password: reference(t), Logger: slog.New(slog.NewTextHandler(count, nil))}
+	book := openedAt(t, place)
+	writeVersion(t, book, "a", 1)
+	server.Exec(t, database, "CREATE TABLE aside AS SELECT * FROM counter; DELETE FROM counter")
+	failure(t, book, "")
+	before := count.n.Load()
+	time.Sleep(3 * time.Second)
+	if n := count.n.Load() - before; n > 9 { // With pauses that double there is time for seven.
+		t.Errorf("it was opened %d times in three seconds", n)
+	}
+	server.Exec(t, database, "INSERT INTO counter SELECT * FROM aside")
+	writeVersion(t, book, "a", 2)
+}
