@@ -51,7 +51,8 @@ func (d *postgresPool) recognize(before pgconn.ValidateConnectFunc) pgconn.Valid
 			return err
 		}
 		if before != nil {
-			if err := before(ctx, conn); err != nil {
+			err := before(ctx, conn)
+			if _, primary := errors.AsType[*pgconn.NotPreferredError](err); err != nil && !primary { // Who prefers a standby does without: none is a book.
 				return err
 			}
 		}

@@ -38,3 +38,18 @@ func TestABookThatIsLostAtOnceIsOpenedEverMoreSeldom(t *testing.T) {
 	server.Exec(t, database, "INSERT INTO counter SELECT * FROM aside")
 	writeVersion(t, book, "a", 2)
 }
+
+// Whoever prefers a standby, which is no book, gets the primary, and that is told from one of before a failover as any other is.
+func TestAPrimaryIsRecognizedWhateverIsPreferred(t *testing.T) {
+	server := postgres.Shared(t)
+	for _, preferred := range []string{"any", "read-write", "primary", "prefer-standby"} {
+		book := openedAt(t, Options{URL: server.URL(server.Database(t), "") + "&target_session_attrs=" + preferred, Password: reference(t)})
+		writeVersion(t, book, "a", 1)
+		newest := &book.engine.(*postgresEngine).newest
+		newest.mu.Lock()
+		if newest.seen.system == "" {
+			t.Errorf("with %s nothing is known of the server", preferred)
+		}
+		newest.mu.Unlock()
+	}
+}
