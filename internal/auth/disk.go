@@ -14,6 +14,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -133,9 +134,29 @@ func (k *Keys) confirm() {
 	}
 }
 
+const (
+	// asideEnd ends the names of files that are being written.
+	asideEnd = ".new"
+	// abandoned is how long nobody has written to one whose process was killed meanwhile.
+	abandoned = time.Minute
+)
+
+// tidy takes away what processes left that were killed while they wrote the file: it is as large as that, and there is one more each time.
+func (k *Keys) tidy() {
+	entries, _ := os.ReadDir(filepath.Dir(k.File)) // Where it cannot be read, nothing can be written either, and that is told.
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "."+filepath.Base(k.File)+".") || !strings.HasSuffix(e.Name(), asideEnd) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
+			_ = os.Remove(filepath.Join(filepath.Dir(k.File), e.Name()))
+		}
+	}
+}
+
 // write writes the file aside and puts it in its place.
 func (k *Keys) write(key []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(k.File), filepath.Base(k.File)+".*") // Its mode is 0600.
+	file, err := os.CreateTemp(filepath.Dir(k.File), "."+filepath.Base(k.File)+".*"+asideEnd) // Its mode is 0600.
 	if err != nil {
 		return err
 	}
@@ -264,6 +285,7 @@ func (k *Keys) recall() {
 	if k.File == "" {
 		return
 	}
+	k.tidy()
 	t, h, err := k.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -2,8 +2,10 @@ package auth_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +14,36 @@ import (
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/fault"
 )
+
+// A process that is killed while it writes leaves a file of the size of the snapshot, and one that is killed again and again would fill the disk.
+func TestWhatAKilledProcessLeftOfASnapshotIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		for name, age := range map[string]time.Duration{
+			".keys.snapshot.123.new": time.Hour, ".keys.snapshot.456.new": 0, "keys.snapshot.1": time.Hour, ".other.789.new": time.Hour,
+		} {
+			path := filepath.Join(dir, name)
+			if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(-age))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, p := newLedger("acme"), peppers(t, pepper1)
+		l.issue(t, p, auth.Key{})
+		o := options(l, p)
+		o.File = filepath.Join(dir, "keys.snapshot")
+		stop := runs(t, auth.NewKeys(o))
+		synctest.Wait()
+		stop()
+		var left []string
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			left = append(left, e.Name())
+		}
+		if want := []string{".keys.snapshot.456.new", ".other.789.new", "keys.snapshot", "keys.snapshot.1"}; err != nil || !slices.Equal(left, want) {
+			t.Errorf("left are %q, %v; want %q", left, err, want)
+		}
+	})
+}
 
 func TestASnapshotServesAStartWithoutTheLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
