@@ -187,7 +187,7 @@ func bury(ctx context.Context, tx tx, kind, id string) error {
 // Used is auth.Ledger's. An earlier use than the one that is known, and one of a key that is not there, count for nothing. It is not one transaction: where
 // it fails, some may be noted, and it can be called again with all.
 func (b *Book) Used(ctx context.Context, at map[string]time.Time) error {
-	ids := slices.Sorted(maps.Keys(at)) // In one order, so that two replicas do not wait for each other.
+	ids := slices.Sorted(maps.Keys(at)) // In one order, as each statement takes its rows, so that two replicas do not wait for each other.
 	for some := range slices.Chunk(ids, usesAtOnce) {
 		values, args := make([]string, len(some)), make([]any, 0, 2*len(some))
 		for i, id := range some {
@@ -196,7 +196,7 @@ func (b *Book) Used(ctx context.Context, at map[string]time.Time) error {
 		}
 		err := b.write(ctx, "", func(ctx context.Context, tx tx) error {
 			return tx.exec(ctx, "INSERT INTO api_key_use (id, used_at) SELECT v.column1, v.column2 FROM (VALUES "+strings.Join(values, ", ")+`) AS v
-				WHERE EXISTS (SELECT 1 FROM api_key WHERE api_key.id = v.column1)
+				WHERE EXISTS (SELECT 1 FROM api_key WHERE api_key.id = v.column1) ORDER BY v.column1
 				ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at WHERE excluded.used_at > api_key_use.used_at`, args...)
 		})
 		if err != nil {
