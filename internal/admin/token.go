@@ -126,7 +126,7 @@ func (a *Admin) login(r *http.Request, page bool) (actor, error) {
 }
 
 // strongest are the roles that a signed token may give, the one that is taken of several first.
-var strongest = []string{adminapi.RoleAdmin, adminapi.RoleOperator, adminapi.RoleViewer, "auditor"}
+var strongest = []string{adminapi.RoleAdmin, adminapi.RoleOperator, adminapi.RoleViewer, adminapi.RoleAuditor}
 
 // bearer is the login of who shows a signed token.
 func (a *Admin) bearer(ctx context.Context, token string) (actor, error) {

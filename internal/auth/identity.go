@@ -123,19 +123,18 @@ func (Hindrance) Is(target error) bool { return target == ErrConflict }
 
 // Entry is one line of the audit: who changed what, with what there was before and after, as JSON without any secret.
 type Entry struct {
-	Sequence int64     `json:"sequence"`
-	At       time.Time `json:"at"`
-	Actor    string    `json:"actor"`
-	Role     string    `json:"role,omitempty"`
-	Action   string    `json:"action"` // create, update, rotate, revoke, delete, import
-	Kind     string    `json:"kind"`   // organization, project, key
-	ID       string    `json:"id"`
-	// Organization is whose the thing is.
-	Organization string `json:"organization,omitempty"`
-	Before       []byte `json:"before,omitempty"`
-	After        []byte `json:"after,omitempty"`
-	Reason       string `json:"reason,omitempty"`
-	RequestID    string `json:"request_id,omitempty"`
+	Sequence int64
+	At       time.Time
+	Actor    string
+	Role     string
+	Action   string // create, update, rotate, revoke, delete, import
+	Kind     string // organization, project, key, admin, log-level, or that of a document
+	ID       string
+	// Organization is whose the thing is; "" where it is nobody's.
+	Organization  string
+	Before, After []byte // nil: there was nothing, or is nothing any more
+	Reason        string
+	RequestID     string
 }
 
 // By says who makes a change, and why. It goes into the audit together with the change, or neither does.
