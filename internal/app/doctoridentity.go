@@ -91,13 +91,20 @@ func (d *doctor) keysInBook(ctx context.Context, c *Config) {
 	for ; !status.Current && status.Failure == "" && ctx.Err() == nil; status = keys.Status() {
 		pause(ctx, 10*time.Millisecond)
 	}
+	d.keysThere(&status)
+}
+
+// keysThere tells of the keys of the book, as far as they were loaded.
+func (d *doctor) keysThere(status *auth.KeysStatus) {
 	switch {
-	case !status.Current:
 	case status.Unusable > 0:
 		d.say(verdictFail, "keys", fmt.Sprintf("%d of %d keys of the state book cannot be used: their pepper is missing in identity.peppers, or another one is in its place; "+
 			"give every replica the same list, in the same order", status.Unusable, status.Keys))
-	default:
+	case status.Current:
 		d.say(verdictOK, "keys", fmt.Sprintf("all %d keys of the state book can be used", status.Keys))
+	case status.Keys > 0 && status.Failure == "":
+		d.say(verdictWarn, "keys", fmt.Sprintf("the first %d keys of the state book can be used; there are more than could be read within %s, so those are not known to be: "+
+			"/status of a router says it of all", status.Keys, sourceWait))
 	}
 }
 

@@ -324,3 +324,24 @@ func TestDoctorTellsOfKeysThatCannotBeUsed(t *testing.T) {
 		})
 	}
 }
+
+// A book may hold more keys than doctor waits for: what it has not read is not said to be good.
+func TestDoctorSaysHowManyKeysItHasSeen(t *testing.T) {
+	for _, test := range []struct {
+		status auth.KeysStatus
+		want   string
+	}{
+		{auth.KeysStatus{Keys: 3, Current: true}, "ok    keys           all 3 keys"},
+		{auth.KeysStatus{Keys: 3, Unusable: 1, Current: true}, "fail  keys           1 of 3 keys"},
+		{auth.KeysStatus{Keys: 3, Unusable: 1}, "fail  keys           1 of 3 keys"},
+		{auth.KeysStatus{Keys: 3}, "warn  keys           the first 3 keys"},
+		{auth.KeysStatus{Failure: "it does not answer"}, ""},
+	} {
+		var out strings.Builder
+		d := doctor{out: &out}
+		d.keysThere(&test.status)
+		if !strings.HasPrefix(out.String(), test.want) || test.want == "" && out.Len() > 0 {
+			t.Errorf("%+v: %q, want %q", test.status, out.String(), test.want)
+		}
+	}
+}
