@@ -23,7 +23,7 @@ var (
 	errAnother = errors.New("another server answers now")
 )
 
-// newest is the server whose book was served last. Hosts of before a failover may come back and take changes, without knowing of it.
+// newest is the server whose book was served last, or that was seen to have taken its place. Hosts of before a failover may come back and take changes, without knowing of it.
 type newest struct {
 	mu   sync.Mutex
 	seen server
@@ -37,6 +37,24 @@ func (n *newest) meet(s server) error {
 		return fmt.Errorf("timeline %d, after %d: %w", s.timeline, n.seen.timeline, errBefore)
 	}
 	n.seen = s
+	return nil
+}
+
+// admit holds one opening to the server that its first connection has met.
+func (n *newest) admit(pinned *server, s server) error {
+	switch {
+	case pinned.system == "":
+		if err := n.meet(s); err != nil {
+			return err
+		}
+		*pinned = s
+	case s.system == pinned.system && s.timeline < pinned.timeline:
+		return errBefore
+	case s.system == pinned.system && s.timeline > pinned.timeline:
+		return errors.Join(errAnother, n.meet(s)) // Now what is pinned is of before, should it answer first at the next opening.
+	case s != *pinned:
+		return errAnother
+	}
 	return nil
 }
 
@@ -61,20 +79,11 @@ func (d *postgresPool) recognize(before pgconn.ValidateConnectFunc) pgconn.Valid
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if pinned.system == "" {
-			if err := d.engine.newest.meet(s); err != nil {
-				return err
-			}
-			pinned = s
-		}
-		if s.system == pinned.system && s.timeline < pinned.timeline {
-			return errBefore
-		}
-		if s != pinned {
+		err = d.engine.newest.admit(&pinned, s)
+		if errors.Is(err, errAnother) {
 			d.lines.cut() // What was read so far may be of the other: everything begins anew.
-			return errAnother
 		}
-		return nil
+		return err
 	}
 }
 
