@@ -113,7 +113,11 @@ func migrate(ctx context.Context, db *sql.DB, s schema, place string, logger *sl
 		}
 		// Another process may do the same at the same time: as long as that gets on, so does this one, with what is left.
 		now, again := s.version(ctx, db)
-		if again != nil || now <= found {
+		switch {
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			return steps, final{fmt.Errorf("the tables of the state book %s could not be brought up to date in time; what was begun is taken back. There is much in them, or somebody "+
+				"has them locked: run api-router migrate with a longer --wait: %w (%w)", place, flat{err}, ctx.Err())}
+		case again != nil || now <= found:
 			return steps, err
 		}
 		if found = now; found == known {

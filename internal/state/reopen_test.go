@@ -1,11 +1,15 @@
 package state
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ai-aas/api-router/test/postgres"
 )
@@ -51,5 +55,27 @@ func TestAPrimaryIsRecognizedWhateverIsPreferred(t *testing.T) {
 			t.Errorf("with %s nothing is known of the server", preferred)
 		}
 		newest.mu.Unlock()
+	}
+}
+
+// Tables with millions of rows take their time, or somebody holds one: the server is there, and that is not what is wrong.
+func TestAMigrationThatTakesTooLongSaysSo(t *testing.T) {
+	server := postgres.Shared(t)
+	database := server.Database(t)
+	place := Options{URL: server.URL(database, ""), Password: reference(t), Logger: slog.New(slog.DiscardHandler)}
+	older(t, place, 2)
+	holder, err := pgx.Connect(waits(t), server.Login(database))
+	must(t, err)
+	_, err = holder.Exec(waits(t), "BEGIN; LOCK TABLE audit IN ROW EXCLUSIVE MODE")
+	must(t, err)
+	ctx, cancel := context.WithTimeout(waits(t), time.Second)
+	defer cancel()
+	_, _, err = Migrate(ctx, place)
+	if err == nil || !strings.Contains(err.Error(), "--wait") || strings.Contains(err.Error(), "does not answer") || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v; want that it takes longer", err)
+	}
+	must(t, holder.Close(waits(t)))
+	if _, steps, err := Migrate(waits(t), place); err != nil || len(steps) == 0 {
+		t.Errorf("then: %+v, %v", steps, err)
 	}
 }
