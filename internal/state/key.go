@@ -22,14 +22,17 @@ const (
 // scanKey reads a key. One that somebody spoilt must not keep the others from being read.
 func scanKey(row row) (k auth.Key, err error) {
 	var scopes, digest []byte
-	var expires, revoked, created, used int64
-	err = row.Scan(&k.ID, &k.Organization, &k.Project, &k.Name, &scopes, &digest, &k.Pepper, &k.PepperMark, &k.Sealed, &expires, &revoked, &k.RotatedTo,
+	var mark, expires, revoked, created, used int64
+	err = row.Scan(&k.ID, &k.Organization, &k.Project, &k.Name, &scopes, &digest, &k.Pepper, &mark, &k.Sealed, &expires, &revoked, &k.RotatedTo,
 		&created, &k.CreatedBy, &k.Revision, &used)
 	if err != nil {
 		return k, err
 	}
 	if copy(k.Digest[:], digest); len(digest) != len(k.Digest) {
 		k.Damage = fmt.Sprintf("its digest has %d bytes", len(digest))
+	}
+	if k.PepperMark = uint32(mark); int64(k.PepperMark) != mark {
+		k.Damage = "its mark of the pepper is out of bounds"
 	}
 	k.ExpiresAt, k.RevokedAt, k.CreatedAt, k.LastUsedAt = moment(expires), moment(revoked), moment(created), moment(used)
 	if err := json.Unmarshal(scopes, &k.Scopes); err != nil {

@@ -238,7 +238,7 @@ func TestAKeyThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
 		book, good := withKeys(t, place), aKey("acme", 1)
 		_, err := book.CreateKey(waits(t), good, tester)
 		must(t, err)
-		spoilt := map[string]auth.Key{"scopes = '{'": aKey("acme", 2), "digest = substr(digest, 1, 3)": aKey("acme", 3)}
+		spoilt := map[string]auth.Key{"scopes = '{'": aKey("acme", 2), "digest = substr(digest, 1, 3)": aKey("acme", 3), "pepper_mark = -1": aKey("acme", 5)}
 		for how, k := range spoilt {
 			_, err := book.CreateKey(waits(t), k, tester)
 			must(t, err)
@@ -281,7 +281,7 @@ func TestAKeyThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
 			t.Errorf("the key beside them: %q", seen[good.ID])
 		}
 		listed, err := book.Keys(waits(t), "acme", "", 0)
-		if err != nil || len(listed) != 3 {
+		if err != nil || len(listed) != 4 {
 			t.Errorf("%d keys are listed, %v", len(listed), err)
 		}
 		for how, k := range spoilt {
