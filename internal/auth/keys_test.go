@@ -300,6 +300,12 @@ func TestAChainPassesOnOnlyWhatIsHardlyAKeyOfTheBook(t *testing.T) {
 		if _, code := asks(t, auth.Chain(k, only{name: "tokens", accepts: "eyJ.e.s"}), "eyJ.e.s"); code != "" {
 			t.Errorf("a signed token before anything is known: %q, and it is another's to judge", code)
 		}
+		if _, code := asks(t, auth.Chain(k, auth.Development{}), "test-vllm-key"); code != "" {
+			t.Errorf("a development key before anything is known: %q, and anybody can make one up", code)
+		}
+		if _, code := asks(t, auth.Chain(k, only{name: "next", accepts: "foreign"}), "test-vllm-key"); code != fault.IdentityUnavailable {
+			t.Errorf("a development key that nobody takes, before anything is known: %q", code)
+		}
 		runs(t, k)
 		synctest.Wait()
 		if got, code := asks(t, c, "foreign"); code != "" || got.Source != "next" {
