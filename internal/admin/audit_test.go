@@ -101,7 +101,7 @@ var changes = map[string]struct {
 	"PUT /admins/{admin}":                                     {`{"role":"operator"}`, "update admin ADMIN", nil},
 	"POST /admins/{admin}/revoke":                             {`{"reason":"why"}`, "revoke admin ADMIN", nil},
 	"DELETE /admins/{admin}": {"", "delete admin ADMIN", func(f furnished) {
-		_, err := f.client(adminapi.RoleAdmin).RevokeAdmin(f.t.Context(), f.admin, "for now")
+		_, err := f.client(adminapi.RoleAdmin).RevokeAdmin(f.t.Context(), f.admin, "by agreement")
 		must(f.t, err)
 	}},
 	"DELETE /organizations/{organization}": {"", "delete organization acme", func(f furnished) {
@@ -112,13 +112,13 @@ var changes = map[string]struct {
 		must(f.t, err)
 	}},
 	"POST /organizations/{organization}/enable": {`{"reason":"why"}`, "update organization acme", func(f furnished) {
-		_, err := f.client(adminapi.RoleAdmin).SwitchOrganization(f.t.Context(), "acme", true, "for now")
+		_, err := f.client(adminapi.RoleAdmin).SwitchOrganization(f.t.Context(), "acme", true, "by agreement")
 		must(f.t, err)
 	}},
 }
 
 func revoked(f furnished) {
-	_, err := f.client(adminapi.RoleAdmin).RevokeKey(f.t.Context(), "acme", f.key, adminapi.If{Reason: "for now"})
+	_, err := f.client(adminapi.RoleAdmin).RevokeKey(f.t.Context(), "acme", f.key, adminapi.If{Reason: "by agreement"})
 	must(f.t, err)
 }
 
