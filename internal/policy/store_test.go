@@ -374,6 +374,7 @@ func TestStorePreparesBeforeItPublishes(t *testing.T) {
 	go func() { ended <- store.Run(ctx) }()
 	for _, ids := range []string{"a", "a", "b", "b"} {
 		source.next <- Snapshot{Documents: read(t, backends(ids)), Origin: "source"}
+		eventually(t, ids+" in force", func() bool { return serving(store) == ids }) // Or one compile would be for several states.
 	}
 	source.next <- Snapshot{Documents: read(t, backends("b")), Origin: "source", Problems: []Problem{{Kind: KindBackend, ID: "c", Message: "bad"}}}
 	eventually(t, "the problem shows", func() bool { return store.Status().Problems == 1 })
