@@ -48,7 +48,7 @@ func (b *bureau) lets(what, token string, status int, code string) {
 			}
 		}
 		return nil
-	}), revokedWithin)
+	}), promisedRevocation)
 }
 
 // by lets somebody else sit at the desk, before this replica.

@@ -13,17 +13,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/test/postgres"
 )
 
-const (
-	auditorToken = "e2e-auditor-token-0123456789"
-	// revokedWithin is the promise for a key that was revoked, on every replica.
-	revokedWithin = 5 * time.Second
-)
+const auditorToken = "e2e-auditor-token-0123456789"
 
 // onBothBooks runs a test on a state book in a SQLite file and on one in PostgreSQL.
 func onBothBooks(t *testing.T, test func(t *testing.T, settings ...string)) {
@@ -116,7 +111,7 @@ func (b *bureau) everywhere(what, secret string, status int, code string) {
 			}
 		}
 		return nil
-	}), revokedWithin)
+	}), promisedRevocation)
 }
 
 const chatPath = "/v1/chat/completions"

@@ -27,7 +27,7 @@ import (
 )
 
 // hang is the end of every wait here.
-const hang = 15 * time.Second
+const hang = time.Minute
 
 // exposed is what a scrape shows: the labels of each series' name, with the values that they have.
 type exposed map[string]map[string][]string
