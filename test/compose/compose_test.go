@@ -3,9 +3,7 @@
 package compose
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"net/netip"
@@ -19,6 +17,8 @@ import (
 
 	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/compose-spec/compose-go/v2/types"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const root = "../.."
@@ -29,33 +29,7 @@ var ours = []string{"router-1", "router-2", "seed", "vllm-1", "vllm-2"}
 // binary is the router, built once for all tests.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "api-router-compose-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "api-router")
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", binary, "./cmd/api-router")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &binary)) }
 
 // load reads the project as docker compose does: checked against the schema, interpolated, normalized and consistent. No variable is set.
 func load(t *testing.T) *types.Project {
@@ -320,10 +294,7 @@ func TestEveryCommandOfOursIsOne(t *testing.T) {
 }
 
 func TestPrometheusTakesItsConfiguration(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		lacking(t, "there is no promtool on PATH. On Debian or Ubuntu: sudo apt-get install --no-install-recommends prometheus")
-	}
+	promtool := rig.Tool(t, "promtool")
 	s := load(t).Services["prometheus"]
 	at := inside(t, s)
 	config := flag(t, s, "--config.file=")
@@ -334,10 +305,7 @@ func TestPrometheusTakesItsConfiguration(t *testing.T) {
 }
 
 func TestTheCollectorTakesItsConfiguration(t *testing.T) {
-	otelcol := absolute(t, filepath.Join(root, ".tools/bin/otelcol"))
-	if _, err := os.Stat(otelcol); err != nil {
-		lacking(t, "there is no .tools/bin/otelcol; \"make test\" builds it")
-	}
+	otelcol := rig.Tool(t, "otelcol")
 	s := load(t).Services["otel-collector"]
 	at := inside(t, s)
 	validate := exec.CommandContext(t.Context(), otelcol, "validate", "--config", at(flag(t, s, "--config=")))

@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"log/slog"
@@ -11,13 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // arena is a running router with a simulated engine behind it, which answers as engines do, and a stage, which answers as engines
@@ -25,7 +24,7 @@ import (
 type arena struct {
 	base   string // the router
 	direct string // the stage itself, past the router
-	log    *journal
+	log    *rig.Journal
 }
 
 // enter starts an arena that lasts until the test ends.
@@ -47,7 +46,7 @@ func enter(t *testing.T) arena {
 	c.Usage.Sinks = []app.Sink{{Type: "jsonl", Path: filepath.Join(t.TempDir(), "usage.jsonl")}}
 	c.Server.DrainGrace, c.Server.DrainTimeout = 0, 5*time.Second
 
-	log := &journal{}
+	log := &rig.Journal{}
 	a, err := app.New(app.Options{
 		Config: c, Version: "test", Logger: slog.New(slog.NewJSONHandler(log, nil)),
 		Source: policy.StaticSource("arena", documents...),
@@ -105,29 +104,11 @@ func route(model, url string) []policy.Document {
 	return []policy.Document{{Backend: &backend, File: "arena"}, {Policy: &p, File: "arena"}}
 }
 
-// journal keeps the router's log.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
-// requests counts the requests that the router saw by their own x-request-id, of those that begin with prefix.
-func (j *journal) requests(t *testing.T, prefix string) map[string]int {
+// requests counts the requests that the router logged by their own x-request-id, of those that begin with prefix.
+func requests(t *testing.T, log *rig.Journal, prefix string) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
-	for line := range strings.Lines(j.String()) {
+	for line := range strings.Lines(log.String()) {
 		var entry struct {
 			Message string `json:"msg"`
 			ID      string `json:"client_request_id"`

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // client is an SDK and the script that drives it.
@@ -95,7 +97,7 @@ func (c client) run(t *testing.T) {
 			t.Errorf("no test about %s passed", topic)
 		}
 	}
-	c.checkRequests(t, a.log.requests(t, "retries-"))
+	c.checkRequests(t, requests(t, a.log, "retries-"))
 }
 
 // checkRequests compares what the router's log tells with what the SDK should have sent.
@@ -114,11 +116,7 @@ func (c client) checkRequests(t *testing.T, seen map[string]int) {
 // missing skips the test, or fails it where the SDKs must be there.
 func missing(t *testing.T, what string) {
 	t.Helper()
-	message := "NOT TESTED: " + what + " (make test fetches what it can)"
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(message)
-	}
-	t.Skip(message)
+	rig.Lacking(t, what+" (make test fetches what it can)")
 }
 
 // node is the program that runs JavaScript, if it and the package in a folder are there.

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // specification names the file of OpenAI's specification, in the environment.
@@ -123,7 +125,7 @@ func proxy(t *testing.T, a arena, spec string) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, cli, "proxy", spec, a.base+"/v1", "--errors", "--port", port)
 	cmd.Env = a.command(t, program).Env
-	log := &journal{}
+	log := &rig.Journal{}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

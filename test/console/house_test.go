@@ -2,7 +2,6 @@
 package console
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -23,6 +22,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // hang is how long a test waits for what takes a few seconds, on a machine that does much else.
@@ -31,65 +32,21 @@ const hang = 60 * time.Second
 // binary is the router, built once for all tests.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "api-router-console-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "api-router")
-	build := exec.CommandContext(context.Background(), "go", "build", "-C", "../..", "-trimpath", "-o", binary, "./cmd/api-router")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
-
-// journal keeps what a process writes.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &binary)) }
 
 // router is a running api-router.
 type router struct {
 	t             *testing.T
 	public, admin string // base URLs
 	token         string // "": none is asked for
-	log           *journal
+	log           *rig.Journal
 	process       *exec.Cmd
 	done          chan struct{}
 }
 
 func start(t *testing.T, env []string, args ...string) *router {
 	t.Helper()
-	r := &router{t: t, log: &journal{}, process: exec.Command(binary, args...), done: make(chan struct{})}
+	r := &router{t: t, log: &rig.Journal{}, process: exec.Command(binary, args...), done: make(chan struct{})}
 	r.process.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	r.process.Stdout, r.process.Stderr = r.log, r.log
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -220,7 +177,7 @@ func open(t *testing.T) *browser {
 		}
 	}
 	if path == "" {
-		lacking(t, "there is no chromium: apt-get install chromium")
+		rig.Lacking(t, "there is no chromium: apt-get install chromium")
 	}
 	profile, err := os.MkdirTemp("", "api-router-chromium-") //nolint:usetesting // The browser still writes to it for a moment after its end.
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // death is a way in which an endpoint can be dead.
@@ -31,7 +33,7 @@ func (d death) resolvConf(t *testing.T) string {
 }
 
 var deaths = map[string]death{
-	"refused":       {at: free},
+	"refused":       {at: func(t *testing.T) string { return rig.Free(t) }},
 	"SYN dropped":   {at: dropped},
 	"queue full":    {at: saturated},
 	"silent":        {at: silent},
@@ -110,7 +112,7 @@ func dropped(t *testing.T) string {
 	if err != nil {
 		path = "/usr/sbin/iptables"
 	}
-	_, port, err := net.SplitHostPort(free(t))
+	_, port, err := net.SplitHostPort(rig.Free(t))
 	if err != nil {
 		t.Fatal(err)
 	}

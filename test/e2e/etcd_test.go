@@ -11,6 +11,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const prefix = "/api-router/"
@@ -45,7 +47,7 @@ func onEach(t *testing.T, test func(t *testing.T, path string)) {
 	for _, name := range []string{"current", "distribution"} {
 		t.Run(name, func(t *testing.T) {
 			if found[name] == "" {
-				lacking(t, `there is no etcd: "scripts/prepare etcd" builds the current one, and as root on Debian installs the distribution's`)
+				rig.Lacking(t, `there is no etcd: "scripts/prepare etcd" builds the current one, and as root on Debian installs the distribution's`)
 			}
 			test(t, found[name])
 		})
@@ -57,7 +59,7 @@ func anyEtcd(t *testing.T) string {
 	t.Helper()
 	found := servers()
 	if found["current"] == "" && found["distribution"] == "" {
-		lacking(t, `there is no etcd: "scripts/prepare etcd" builds one`)
+		rig.Lacking(t, `there is no etcd: "scripts/prepare etcd" builds one`)
 	}
 	if found["current"] != "" {
 		return found["current"]
@@ -67,7 +69,7 @@ func anyEtcd(t *testing.T) string {
 
 func startEtcd(t *testing.T, path string) *etcd {
 	t.Helper()
-	e := &etcd{path: path, dir: t.TempDir(), url: "http://" + free(t), peers: "http://" + free(t)}
+	e := &etcd{path: path, dir: t.TempDir(), url: "http://" + rig.Free(t), peers: "http://" + rig.Free(t)}
 	if help, _ := exec.CommandContext(t.Context(), path, "--help").CombinedOutput(); strings.Contains(string(help), "--unsafe-no-fsync") {
 		e.flags = append(e.flags, "--unsafe-no-fsync")
 	}

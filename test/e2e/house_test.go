@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,13 +14,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/test/postgres"
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const (
@@ -44,40 +42,7 @@ func run(m postgres.Main) int {
 			signal.Notify(make(chan os.Signal, 1), s)
 		}
 	}
-	dir, err := os.MkdirTemp("", "api-router-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "api-router")
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", binary, "../../cmd/api-router")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-		return 1
-	}
-	return postgres.Main{Tests: m}.Run()
-}
-
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
-
-// free finds an address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return rig.Main(m, &binary)
 }
 
 // engine is the URL of a simulated inference server that serves the model.
@@ -88,43 +53,11 @@ func engine(t *testing.T) string {
 	return server.URL
 }
 
-// journal keeps what a process writes.
-type journal struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	begun time.Time // of the first line
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.begun.IsZero() {
-		j.begun = time.Now()
-	}
-	return j.text.Write(p)
-}
-
-// since is how long after a time the first line came; 0 while there is none.
-func (j *journal) since(start time.Time) time.Duration {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.begun.IsZero() {
-		return 0
-	}
-	return j.begun.Sub(start)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
-}
-
 // process is a program that runs until the test ends.
 type process struct {
 	*exec.Cmd
 	begun time.Time
-	log   *journal
+	log   *rig.Journal
 	done  chan struct{}
 }
 
@@ -153,7 +86,7 @@ func startExactly(t *testing.T, env []string, name string, args ...string) *proc
 
 func startAs(t *testing.T, attributes *syscall.SysProcAttr, env []string, name string, args ...string) *process {
 	t.Helper()
-	p := &process{Cmd: exec.Command(name, args...), log: &journal{}, done: make(chan struct{})}
+	p := &process{Cmd: exec.Command(name, args...), log: &rig.Journal{}, done: make(chan struct{})}
 	p.SysProcAttr, p.Env = attributes, env
 	p.Stdout, p.Stderr = p.log, p.log
 	p.begun = time.Now()
@@ -223,7 +156,7 @@ func launch(t *testing.T, resolvConf string, settings ...string) *router {
 // launchBy is launch with a program before the router's: one that puts itself somewhere and becomes what follows.
 func launchBy(t *testing.T, before []string, resolvConf string, settings ...string) *router {
 	t.Helper()
-	r := &router{public: free(t), admin: free(t), metrics: free(t)}
+	r := &router{public: rig.Free(t), admin: rig.Free(t), metrics: rig.Free(t)}
 	env := []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
 		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin, "API_ROUTER_LISTEN_METRICS=" + r.metrics,
@@ -317,18 +250,7 @@ func (r *router) refused(status int, code string) error {
 // eventually asks until there is no error, and returns how long that took.
 func eventually(t *testing.T, what string, check func() error) time.Duration {
 	t.Helper()
-	begun := time.Now()
-	for {
-		err := check()
-		took := time.Since(begun)
-		if err == nil {
-			return took
-		}
-		if took > hang {
-			t.Fatalf("%s: not after %s: %v", what, took.Round(time.Millisecond), err)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	return rig.Eventually(t, what, hang, check)
 }
 
 // within asserts a promise as a hang detector and prints what was measured.

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // probe is a kubelet's question, with the numbers of the chart.
@@ -41,13 +43,7 @@ type kubelet struct {
 // fromChart reads the probes and the time to end from the Deployment that Helm renders.
 func fromChart(t *testing.T) kubelet {
 	t.Helper()
-	helm, err := exec.LookPath("../../.tools/bin/helm")
-	if err != nil {
-		if helm, err = exec.LookPath("helm"); err != nil {
-			lacking(t, `there is no helm: "scripts/prepare helm" builds it`)
-		}
-	}
-	c := exec.CommandContext(t.Context(), helm, "template", "r", "../../deploy/helm/api-router", "--kube-version", "1.37.0", "--show-only", "templates/deployment.yaml")
+	c := exec.CommandContext(t.Context(), rig.Tool(t, "helm"), "template", "r", "../../deploy/helm/api-router", "--kube-version", "1.37.0", "--show-only", "templates/deployment.yaml")
 	var complaint bytes.Buffer
 	c.Stderr = &complaint
 	out, err := c.Output()

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // page reads the metrics in the format that accept names.
@@ -60,7 +62,7 @@ series:
 func busy(t *testing.T, n int) *router {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policies.yaml")
-	documents := fmt.Sprintf("kind: Backend\nid: well\nurl: %s\n---\nkind: Backend\nid: dead\nurl: http://%s\nmax_concurrency: 3\n---\n", engine(t), free(t)) +
+	documents := fmt.Sprintf("kind: Backend\nid: well\nurl: %s\n---\nkind: Backend\nid: dead\nurl: http://%s\nmax_concurrency: 3\n---\n", engine(t), rig.Free(t)) +
 		"kind: RoutingPolicy\nid: plain\nmodel: gpt-oss-20b\nbackends: [{ id: well }]\n---\n" +
 		"kind: RoutingPolicy\nid: failing\nmodel: org/failing:1\nbackends: [{ id: dead }, { id: well, tier: 1 }]\n---\n" +
 		"kind: Mark\nmodel: off\nstate: disabled\n"
@@ -142,10 +144,7 @@ func TestPrometheusReadsTheMetricsAndTheyAddUp(t *testing.T) {
 }
 
 func TestPromtoolFindsNothingToSay(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		lacking(t, "promtool is not installed (Debian: apt-get install prometheus), which judges the metrics")
-	}
+	promtool := rig.Tool(t, "promtool")
 	page, err := busy(t, 5).page("text/plain")
 	if err != nil {
 		t.Fatal(err)

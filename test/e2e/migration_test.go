@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // earlierKey is the key in the examples of the earlier service. Its organization is vllm.
@@ -52,7 +53,7 @@ func earlierDeployment(t *testing.T, e *etcd) *earlier {
 	// It knows the model under this name alone, as vLLM with --served-model-name.
 	server := httptest.NewServer(simengine.New(simengine.Config{Models: []simengine.Model{{ID: model}}, Speed: 20}).Handler())
 	t.Cleanup(server.Close)
-	r := &router{public: free(t)}
+	r := &router{public: rig.Free(t)}
 	_, port, err := net.SplitHostPort(r.public)
 	if err != nil {
 		t.Fatal(err)
@@ -64,12 +65,12 @@ func earlierDeployment(t *testing.T, e *etcd) *earlier {
 		"LOG_LEVEL=debug",
 		"CONFIG_SERVICE_ENDPOINT=" + e.endpoint(),
 		"BACKEND_ENDPOINTS=vllm-gpt-oss-20b:" + server.URL + "/v1/chat/completions",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + free(t),
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + rig.Free(t),
 		"OTEL_EXPORTER_OTLP_INSECURE=true",
-		"REDIS_ADDR=" + free(t),
+		"REDIS_ADDR=" + rig.Free(t),
 		"REDIS_PASSWORD=",
 		"REDIS_DB=0",
-		"KAFKA_BROKERS=" + free(t),
+		"KAFKA_BROKERS=" + rig.Free(t),
 		"KAFKA_TOPIC=usage.records.v1",
 	}, binary, "serve")
 	t.Cleanup(func() { r.end(syscall.SIGKILL) }) // It would go on for its grace, which this environment does not shorten.
@@ -83,7 +84,7 @@ func (r *earlier) first(t *testing.T) (status, body string) {
 	t.Helper()
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		lacking(t, "there is no curl on PATH")
+		rig.Lacking(t, "there is no curl on PATH")
 	}
 	out, err := exec.CommandContext(t.Context(), curl, "--silent", "--show-error", "--max-time", "10", "--write-out", "\n%{http_code}",
 		"-X", "POST", "http://"+r.public+"/v1/chat/completions", "-H", "X-API-Key: "+earlierKey, "-H", "Content-Type: application/json",

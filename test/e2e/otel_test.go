@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // collector is a real OpenTelemetry Collector that writes down in full what it gets.
@@ -22,14 +24,8 @@ type collector struct {
 
 func startCollector(t *testing.T) *collector {
 	t.Helper()
-	path, err := filepath.Abs("../../.tools/bin/otelcol")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		lacking(t, `there is no OpenTelemetry Collector: "scripts/prepare otelcol" builds it`)
-	}
-	c := &collector{grpc: free(t), http: free(t)}
+	path := rig.Tool(t, "otelcol")
+	c := &collector{grpc: rig.Free(t), http: rig.Free(t)}
 	config := filepath.Join(t.TempDir(), "collector.yaml")
 	text := fmt.Sprintf(`receivers:
   otlp: { protocols: { grpc: { endpoint: %q }, http: { endpoint: %q } } }

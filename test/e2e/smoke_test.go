@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // smokeKey stands for a key that nobody may read.
@@ -23,7 +25,7 @@ func shells(t *testing.T) map[string][]string {
 	t.Helper()
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		lacking(t, "there is no curl on PATH")
+		rig.Lacking(t, "there is no curl on PATH")
 	}
 	path := "PATH=" + os.Getenv("PATH")
 	found := map[string][]string{"sh": {path, "sh"}}
@@ -64,7 +66,7 @@ func TestSmokePassesOnARouterInEveryShell(t *testing.T) {
 	for name, shell := range shells(t) {
 		t.Run(name, func(t *testing.T) {
 			if shell == nil {
-				lacking(t, `there is no busybox: "scripts/prepare busybox" installs it`)
+				rig.Lacking(t, `there is no busybox: "scripts/prepare busybox" installs it`)
 			}
 			out, code := smoke(t, shell, "URL=http://"+r.public+"/", "KEY="+smokeKey)
 			if code != 0 || strings.Contains(out, "FAIL") || strings.Count(out, "\nok ") != 19 || !strings.Contains(out, "all 19 checks passed") {
@@ -170,7 +172,7 @@ func TestSmokeFailsOnWhatIsBroken(t *testing.T) {
 		url    string
 		failed []string // what the lines that say FAIL begin with
 	}{
-		"nobody there": {"http://" + free(t), []string{"GET /healthz"}},
+		"nobody there": {"http://" + rig.Free(t), []string{"GET /healthz"}},
 		"no policies": {
 			"http://" + serve(t, "policy.source=file", "policy.file.path="+t.TempDir()+"/none").public,
 			[]string{"GET /readyz", "GET /v1/models", "POST /v1/chat/completions", "the same as a stream", "the same with the key as"},

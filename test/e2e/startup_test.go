@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // What a start promises whatever its dependencies do, and what an end may take: the telemetry's last flush is most of it.
@@ -59,22 +61,31 @@ func stock(t *testing.T, url string) pantry {
 	return p
 }
 
-// born starts a router and holds it to what a start promises: the first log line, the door, and a request that a policy routes.
+// born starts a router and holds it to what a start promises: the first log line, the door, and a request that a policy routes. Who waits for a
+// dependency does so in each start; a start that was slow because the machine was busy is made again, twice at most.
 func born(t *testing.T, p pantry, resolvConf string, settings ...string) *router {
 	t.Helper()
 	// The source is the default, a file, unless the settings name another.
-	r := launch(t, resolvConf, append([]string{"policy.file.path=" + p.documents, "policy.last_good=" + p.lastGood}, settings...)...)
-	r.healthy(t)
-	door := time.Since(r.begun)
-	line := r.log.since(r.begun)
-	served := eventually(t, "a policy routes", func() error { return r.served("north") })
-	if line == 0 {
-		t.Error("it is ready and has logged nothing")
+	settings = append([]string{"policy.file.path=" + p.documents, "policy.last_good=" + p.lastGood}, settings...)
+	for try := 1; ; try++ {
+		r := launch(t, resolvConf, settings...)
+		r.healthy(t)
+		door := time.Since(r.begun)
+		line := r.log.Begun().Sub(r.begun)
+		served := eventually(t, "a policy routes", func() error { return r.served("north") })
+		if line < 0 {
+			t.Error("it is ready and has logged nothing")
+		}
+		if try < 3 && (line > 10*promisedLine || max(door, served) > 10*promisedDoor) {
+			t.Logf("start %d was slow: the first log line after %s, /healthz after %s, and an answer %s later", try, line, door, served)
+			r.end(syscall.SIGKILL)
+			continue
+		}
+		within(t, "from the start to the first log line", line, promisedLine)
+		within(t, "from the start to /healthz", door, promisedDoor)
+		within(t, "from /healthz to the first answer", served, promisedDoor)
+		return r
 	}
-	within(t, "from the start to the first log line", line, promisedLine)
-	within(t, "from the start to /healthz", door, promisedDoor)
-	within(t, "from /healthz to the first answer", served, promisedDoor)
-	return r
 }
 
 // ends holds a router to an orderly end that comes in time.
@@ -153,7 +164,7 @@ func TestNothingIsDialedBeforeTheRouterListens(t *testing.T) {
 	p := stock(t, engine(t))
 	for _, dialed := range []dependency{onEtcd, onGRPC, onHTTP, onBackend} {
 		t.Run(dialed.name, func(t *testing.T) {
-			public, asked := free(t), make(chan error, 1)
+			public, asked := rig.Free(t), make(chan error, 1)
 			at := acceptor(t, func(net.Conn) {
 				c, err := net.DialTimeout("tcp", public, hang)
 				if err == nil {
@@ -198,7 +209,7 @@ func TestAnUnreachableCollectorAtStartIsNotEvenNoticedByClients(t *testing.T) {
 	const endpoint = "localhost:4318"
 	if c, err := net.DialTimeout("tcp", endpoint, prompt); err == nil {
 		_ = c.Close()
-		lacking(t, "somebody listens on "+endpoint+": the test needs that nobody does")
+		rig.Lacking(t, "somebody listens on "+endpoint+": the test needs that nobody does")
 	}
 	p := stock(t, engine(t))
 	for _, protocol := range []string{"grpc", "http/protobuf", ""} {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // exits runs api-router once, against the admin listener of r, and gives its exit code.
@@ -36,7 +38,7 @@ func TestStatusEndsInOneWhenSomethingNeedsAPerson(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s", form, code, out)
 		}
 	}
-	document("http://" + free(t))
+	document("http://" + rig.Free(t))
 	var out string
 	for code := 0; code == 0; {
 		out, code = r.exits(t, "status")
@@ -96,7 +98,7 @@ func TestTheLogLevelIsChangedFromTheCommandLine(t *testing.T) {
 
 func TestGoToolsTakeProfilesWithATokenInTheURL(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
-		lacking(t, "there is no go")
+		rig.Lacking(t, "there is no go")
 	}
 	r := serve(t, "policy.file.path="+t.TempDir())
 	for _, kind := range []string{"profile?seconds=1", "heap", "goroutine"} {

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // systemEnds is how long the script has for everything, on a machine that does other things, too.
@@ -36,11 +38,11 @@ func systemTools(t *testing.T) {
 	anyEtcd(t)
 	for _, tool := range []string{"prometheus", "curl", "bash"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			lacking(t, "there is no "+tool+" on PATH")
+			rig.Lacking(t, "there is no "+tool+" on PATH")
 		}
 	}
 	if _, err := os.Stat("../../.tools/bin/otelcol"); err != nil {
-		lacking(t, `there is no OpenTelemetry Collector: "scripts/prepare otelcol" builds it`)
+		rig.Lacking(t, `there is no OpenTelemetry Collector: "scripts/prepare otelcol" builds it`)
 	}
 }
 
@@ -278,7 +280,7 @@ func TestTheWholeSystemIsGoneAfterATooEarlyEnd(t *testing.T) {
 	}
 	t.Run("killed", func(t *testing.T) {
 		if _, err := exec.LookPath("setpriv"); err != nil {
-			lacking(t, "there is no setpriv on PATH")
+			rig.Lacking(t, "there is no setpriv on PATH")
 		}
 		s := startSystem(t, nil)
 		s.said(t, `^  stop +Ctrl-C$`)

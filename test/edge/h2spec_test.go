@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // h2spec is the tool and what it judges.
@@ -40,7 +42,7 @@ func TestH2spec(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(tool); err != nil {
-		required(t, "HTTP/2 by h2spec: it is not there; scripts/prepare h2spec builds it")
+		rig.Lacking(t, "HTTP/2 by h2spec: it is not there; scripts/prepare h2spec builds it")
 	}
 	allowed := allowance(t)
 	r := start(t, nil)

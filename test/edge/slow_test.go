@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,11 +95,14 @@ func TestAClientThatNeverReadsIsLetGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			conn := r.dial(t)
-			flood := strings.Repeat(request, 100)
+			conn := r.dialWith(t, net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+				return c.Control(func(fd uintptr) { // So that less is needed to fill every buffer. Later the kernel would take it amiss.
+					_ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+				})
+			}})
 			for {
 				_ = conn.SetWriteDeadline(time.Now().Add(hang)) // As long as the router reads, the buffers are not full yet.
-				if _, err := io.WriteString(conn, flood); errors.Is(err, os.ErrDeadlineExceeded) {
+				if _, err := io.WriteString(conn, request); errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Fatal("the connection stays open")
 				} else if err != nil {
 					return

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // service is what this test needs to know of one in compose.yaml; test/compose checks the whole.
@@ -54,7 +56,7 @@ func openProject(t *testing.T) *project {
 		p.addresses[name] = fmt.Sprintf("10.213.57.%d", 10+i)
 	}
 	if out, err := p.podman(t, "network", "create", "--subnet=10.213.57.0/24", network); err != nil {
-		lacking(t, "podman can make no network here: "+out)
+		rig.Lacking(t, "podman can make no network here: "+out)
 	}
 	t.Cleanup(func() { _, _ = p.podman(t, "network", "rm", "--force", network) })
 	return p
@@ -120,10 +122,9 @@ func (p *project) pack(t *testing.T, image, directory string, programs ...string
 	dir := t.TempDir()
 	file := "FROM scratch\n"
 	for _, name := range programs {
-		path := filepath.Join(root, ".tools/bin", name)
-		content, err := os.ReadFile(path)
+		content, err := os.ReadFile(filepath.Join(root, ".tools/bin", name)) // Built here, and static. The machine's own may not be.
 		if err != nil {
-			lacking(t, "there is no .tools/bin/"+name+"; \"make test\" builds it")
+			rig.Lacking(t, "there is no .tools/bin/"+name+": scripts/prepare "+name+" builds it")
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o755); err != nil {
 			t.Fatal(err)

@@ -1,14 +1,12 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const (
@@ -63,15 +62,6 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
-
 // open is the shop with the image in it, built by the first test that asks.
 func open(t *testing.T) *shop {
 	t.Helper()
@@ -80,7 +70,7 @@ func open(t *testing.T) *shop {
 	}
 	for _, program := range []string{"podman", "buildah"} {
 		if _, err := exec.LookPath(program); err != nil {
-			lacking(t, "there is no "+program+". On Debian or Ubuntu: sudo apt-get install podman buildah runc netavark")
+			rig.Lacking(t, "there is no "+program+". On Debian or Ubuntu: sudo apt-get install podman buildah runc netavark")
 		}
 	}
 	theShop.once.Do(func() { theShop.err = theShop.furnish(t) })
@@ -173,27 +163,9 @@ type container struct {
 	*shop
 	id   string
 	pid  int // of the router, on the machine
-	log  *journal
+	log  *rig.Journal
 	done chan struct{}
 	err  error // of podman run; read after done
-}
-
-// journal keeps what a container writes.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }
 
 // start runs the image under the strict flags and those given, up to the first "--", and the command after it.
@@ -214,7 +186,7 @@ func (s *shop) start(t *testing.T, id string, args ...string) *container {
 func (s *shop) launch(t *testing.T, id string, args ...string) *container {
 	t.Helper()
 	all := append([]string{"run", "--rm", "--name", id}, args...)
-	c := &container{shop: s, id: id, log: &journal{}, done: make(chan struct{})}
+	c := &container{shop: s, id: id, log: &rig.Journal{}, done: make(chan struct{})}
 	process := exec.CommandContext(context.Background(), "podman", all...)
 	process.Env, process.Stdout, process.Stderr = s.env, c.log, c.log
 	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -257,28 +229,7 @@ func (c *container) exec(t *testing.T, command ...string) (string, error) {
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, check func() error) time.Duration {
 	t.Helper()
-	begun := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			return time.Since(begun)
-		}
-		if time.Since(begun) > hang {
-			t.Fatalf("%s: not within %s: %v", what, hang, err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// free finds an address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return rig.Eventually(t, what, hang, check)
 }
 
 // engine is the URL of a simulated vLLM on the loopback address.

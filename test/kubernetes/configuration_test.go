@@ -18,6 +18,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // router is the Deployment of the router.
@@ -271,7 +273,7 @@ func TestPromtoolFindsNothingWrongWithTheRenderedRules(t *testing.T) {
 	if err := os.WriteFile(file, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "rules", file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), rig.Tool(t, "promtool"), "check", "rules", file).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 	var here monitoringv1.PrometheusRuleSpec
@@ -312,7 +314,7 @@ func TestTheDashboardsAreThoseOfTheRepositoryAndFitIntoAConfigMap(t *testing.T) 
 
 func TestTheCollectorTakesItsConfiguration(t *testing.T) {
 	dir := lay(t, get[*corev1.ConfigMap](t, render(t, installation("development")), "otel-collector"))
-	if out, err := exec.CommandContext(t.Context(), tool(t, "otelcol"), "validate", "--config", filepath.Join(dir, "collector.yaml")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), rig.Tool(t, "otelcol"), "validate", "--config", filepath.Join(dir, "collector.yaml")).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +21,8 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes/scheme"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const (
@@ -34,53 +35,12 @@ const (
 // binary is the router, built once for all tests.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "api-router-kubernetes-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "api-router")
-	build := exec.CommandContext(context.Background(), "go", "build", "-C", root, "-trimpath", "-o", binary, "./cmd/api-router")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
-
-// tool is a program that scripts/prepare builds, or the machine's own.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	if path, err := filepath.Abs(filepath.Join(root, ".tools/bin", name)); err == nil {
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	path, err := exec.LookPath(name)
-	if err != nil {
-		lacking(t, fmt.Sprintf("there is no %s: scripts/prepare %s makes it", name, map[string]string{"otelcol": "otelcol", "etcd": "etcd", "promtool": "promtool"}[name]))
-	}
-	return path
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &binary)) }
 
 // helm runs Helm, whose home is a folder of its own.
 func helm(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), tool(t, "helm"), args...)
+	c := exec.CommandContext(t.Context(), rig.Tool(t, "helm"), args...)
 	home := t.TempDir()
 	c.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+filepath.Join(home, "none"))
 	var out, complaint bytes.Buffer

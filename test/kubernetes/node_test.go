@@ -1,19 +1,19 @@
 package kubernetes
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // node runs pods as processes: each in a root directory that holds what its image and its volumes would hold and nothing else, as the user
@@ -39,7 +39,7 @@ func apart(t *testing.T) bool {
 		return true
 	}
 	if os.Getuid() != 0 {
-		lacking(t, "only root can run processes as pods: in a network and a root directory of their own")
+		rig.Lacking(t, "only root can run processes as pods: in a network and a root directory of their own")
 	}
 	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
 	c.Env = append(os.Environ(), inside+"="+t.Name())
@@ -47,7 +47,7 @@ func apart(t *testing.T) bool {
 	out, err := c.CombinedOutput()
 	switch {
 	case err != nil && len(out) == 0:
-		lacking(t, fmt.Sprintf("no process can have a network of its own here: %v", err))
+		rig.Lacking(t, fmt.Sprintf("no process can have a network of its own here: %v", err))
 	case err != nil:
 		t.Errorf("%v:\n%s", err, out)
 	default:
@@ -78,26 +78,8 @@ func up(t *testing.T) {
 type container struct {
 	*exec.Cmd
 	image string // its root directory
-	log   *journal
+	log   *rig.Journal
 	done  chan struct{}
-}
-
-// journal keeps what a process writes.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-func (j *journal) String() string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.String()
 }
 
 // pod is the one of a component.
@@ -130,7 +112,7 @@ func (n node) start(component, program string) *container {
 	if len(spec.Command) > 0 && "/"+spec.Command[0] != entry {
 		n.t.Fatalf("%s: its command is %v, not %s", p, spec.Command, entry)
 	}
-	c := &container{Cmd: exec.Command(entry, spec.Args...), image: image, log: &journal{}, done: make(chan struct{})}
+	c := &container{Cmd: exec.Command(entry, spec.Args...), image: image, log: &rig.Journal{}, done: make(chan struct{})}
 	user := uint32(*p.spec.SecurityContext.RunAsUser)
 	c.Dir, c.Env = "/", n.environment(p)
 	c.SysProcAttr = &syscall.SysProcAttr{Chroot: image, Credential: &syscall.Credential{Uid: user, Gid: user}, Pdeathsig: syscall.SIGKILL}

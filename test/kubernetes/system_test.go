@@ -11,11 +11,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // The development values are the whole system: every pod of them is a process here, with the manifest's own words, and the first request works.
 func TestTheDevelopmentValuesBringUpASystemThatAnswers(t *testing.T) {
-	etcd, collector := tool(t, "etcd"), tool(t, "otelcol")
+	etcd, collector := rig.Tool(t, "etcd"), rig.Tool(t, "otelcol")
 	if !apart(t) {
 		return
 	}
@@ -77,7 +79,7 @@ func (n node) smoke(t *testing.T) {
 	t.Helper()
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		lacking(t, "there is no curl. On Debian or Ubuntu: sudo apt-get install curl")
+		rig.Lacking(t, "there is no curl. On Debian or Ubuntu: sudo apt-get install curl")
 	}
 	p := n.pod("test")
 	spec := p.spec.Containers[0]
@@ -90,7 +92,7 @@ func (n node) smoke(t *testing.T) {
 		t.Fatalf("its command is %v", spec.Command)
 	}
 	// The names of Services are known to whoever has this /etc/hosts.
-	c := &container{Cmd: exec.Command("/bin/sh", "-c", `mount -o bind "$0/hosts" /etc/hosts && exec sh "$0/smoke/smoke"`, image), log: &journal{}, done: make(chan struct{})}
+	c := &container{Cmd: exec.Command("/bin/sh", "-c", `mount -o bind "$0/hosts" /etc/hosts && exec sh "$0/smoke/smoke"`, image), log: &rig.Journal{}, done: make(chan struct{})}
 	c.Env = append(n.environment(p), "PATH=/usr/bin:/bin:/usr/sbin:/sbin:"+curl[:strings.LastIndex(curl, "/")], "TMPDIR="+image+"/tmp")
 	c.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	node{t: t, all: n.all}.run("test", c)
@@ -168,16 +170,5 @@ func chat(key string) (status int, body string, err error) {
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	begun := time.Now()
-	for {
-		err := check()
-		if err == nil {
-			t.Logf("%s: after %s", what, time.Since(begun).Round(time.Millisecond))
-			return
-		}
-		if time.Since(begun) > hang {
-			t.Fatalf("%s: not after %s: %v", what, hang, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	t.Logf("%s: after %s", what, rig.Eventually(t, what, hang, check).Round(time.Millisecond))
 }

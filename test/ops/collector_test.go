@@ -1,12 +1,12 @@
 package ops
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const collectorFile = root + "/deploy/otel/collector.yaml"
@@ -47,14 +47,7 @@ func TestTheCollectorsPipelinesAreMadeOfPartsThatItHas(t *testing.T) {
 }
 
 func TestTheCollectorTakesItsConfiguration(t *testing.T) {
-	path, err := filepath.Abs(filepath.Join(root, ".tools/bin/otelcol"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		lacking(t, "there is no .tools/bin/otelcol; \"make test\" builds it")
-	}
-	if out, err := exec.CommandContext(t.Context(), path, "validate", "--config", collectorFile).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), rig.Tool(t, "otelcol"), "validate", "--config", collectorFile).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

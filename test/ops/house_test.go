@@ -1,9 +1,7 @@
 package ops
 
 import (
-	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 const (
@@ -25,42 +25,12 @@ const (
 // binary is the router, built once for all tests.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "api-router-ops-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "api-router")
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", binary, root+"/cmd/api-router")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s\n", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// lacking ends a test for want of a program.
-func lacking(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CONFORMANCE") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip("SKIPPED: " + what)
-}
+func TestMain(m *testing.M) { os.Exit(rig.Main(m, &binary)) }
 
 // promtool runs Prometheus's own judge, and returns what it says.
 func promtool(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	path, err := exec.LookPath("promtool")
-	if err != nil {
-		lacking(t, "there is no promtool on PATH. On Debian or Ubuntu: sudo apt-get install --no-install-recommends prometheus")
-	}
-	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), rig.Tool(t, "promtool"), args...).CombinedOutput()
 	return string(out), err
 }
 

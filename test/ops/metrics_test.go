@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/test/pki"
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // hang is the end of every wait here.
@@ -188,13 +188,13 @@ func live(t *testing.T) exposed {
 	dir := t.TempDir()
 	authority := pki.New(t, "servers")
 	authority.Server(t, 90*24*time.Hour).Write(t, dir)
-	r := router{t: t, public: free(t), admin: free(t), metrics: free(t), client: &http.Client{
+	r := router{t: t, public: rig.Free(t), admin: rig.Free(t), metrics: rig.Free(t), client: &http.Client{
 		Timeout: hang, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}},
 	}}
 	good := httptest.NewServer(simengine.New(simengine.Config{Models: []simengine.Model{{ID: "m"}}, Speed: math.Inf(1)}).Handler())
 	t.Cleanup(good.Close)
 	documents := fmt.Sprintf("kind: Backend\nid: dead\nurl: http://%s\n---\nkind: Backend\nid: good\nurl: %s\n---\n"+
-		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: dead, tier: 0}, {id: good, tier: 1}]\n", free(t), good.URL)
+		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: dead, tier: 0}, {id: good, tier: 1}]\n", rig.Free(t), good.URL)
 	if err := os.WriteFile(filepath.Join(dir, "policies.yaml"), []byte(documents), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func (r *router) start(dir string) {
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=vera:viewer:env:VERA", "VERA=" + viewerToken,
 		"API_ROUTER_POLICY_FILE_PATH=" + filepath.Join(dir, "policies.yaml"), "API_ROUTER_POLICY_LAST_GOOD=",
 		"API_ROUTER_USAGE_SINKS=jsonl:" + filepath.Join(dir, "usage.jsonl"), "API_ROUTER_SERVER_DRAIN_GRACE=0s",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + free(r.t), // Nobody listens there: what is dropped is counted from the first scrape on.
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + rig.Free(r.t), // Nobody listens there: what is dropped is counted from the first scrape on.
 	}
 	if err := p.Start(); err != nil {
 		r.t.Fatal(err)
@@ -321,25 +321,5 @@ func (r *router) do(request *http.Request, status int) (string, error) {
 
 func (r *router) eventually(what string, check func() error) {
 	r.t.Helper()
-	for begun := time.Now(); ; {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Since(begun) > hang {
-			r.t.Fatalf("%s: not after %s: %v", what, hang, err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-// free finds an address that nobody listens on.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	rig.Eventually(r.t, what, hang, check)
 }

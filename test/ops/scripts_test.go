@@ -3,15 +3,13 @@ package ops
 import (
 	"os/exec"
 	"testing"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 func TestScriptsHaveNoMistakeThatShellcheckKnows(t *testing.T) {
-	path, err := exec.LookPath("shellcheck")
-	if err != nil {
-		lacking(t, `there is no shellcheck on PATH: "scripts/prepare shellcheck" installs it`)
-	}
 	scripts := files(t, "scripts/*")
-	if out, err := exec.CommandContext(t.Context(), path, scripts...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), rig.Tool(t, "shellcheck"), scripts...).CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }

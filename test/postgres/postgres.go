@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-aas/api-router/test/rig"
 )
 
 // User and Password are of the superuser of every server.
@@ -89,11 +91,7 @@ func start(t testing.TB) *Server {
 	t.Helper()
 	bin, found := binaries()
 	if !found {
-		const what = "there is no PostgreSQL: run scripts/prepare postgres, or install the package postgresql"
-		if os.Getenv("CONFORMANCE") == "required" {
-			t.Fatal(what)
-		}
-		t.Skip("SKIPPED: " + what)
+		rig.Lacking(t, "there is no PostgreSQL: run scripts/prepare postgres, or install the package postgresql")
 	}
 	s := &Server{bin: bin}
 	if err := s.initialize(); err != nil {
