@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -97,20 +98,21 @@ func (c client) run(t *testing.T) {
 			t.Errorf("no test about %s passed", topic)
 		}
 	}
-	c.checkRequests(t, requests(t, a.log, "retries-"))
+	// A request's line comes after its answer.
+	rig.Eventually(t, "the router's log tells of what was sent", clientDeadline, func() error { return c.checkRequests(requests(t, a.log, "retries-")) })
 }
 
 // checkRequests compares what the router's log tells with what the SDK should have sent.
-func (c client) checkRequests(t *testing.T, seen map[string]int) {
-	t.Helper()
+func (c client) checkRequests(seen map[string]int) error {
 	const once = "backend-503-once"
 	if n := seen[once]; slices.Contains(c.runs, "chat") && (n < 2 || n > 3) { // The second try may come while the backend still rests.
-		t.Errorf("%s: %d requests, want 2", once, n)
+		return fmt.Errorf("%s: %d requests, want 2", once, n)
 	}
 	delete(seen, once)
 	if !maps.Equal(seen, c.asked) {
-		t.Errorf("the router was asked this often:\n%v\nwant\n%v", seen, c.asked)
+		return fmt.Errorf("the router was asked this often:\n%v\nwant\n%v", seen, c.asked)
 	}
+	return nil
 }
 
 // missing skips the test, or fails it where the SDKs must be there.

@@ -142,9 +142,7 @@ func TestAColdStartWithoutEtcdServesTheLastGoodPolicies(t *testing.T) {
 			if err := cold.get("/readyz"); err != nil {
 				t.Error(err)
 			}
-			if log := cold.log.String(); !strings.Contains(log, "last good") {
-				t.Errorf("the log does not say that the last good policies serve:\n%s", log)
-			}
+			cold.log.Await(t, "last good", hang)
 		})
 	}
 }

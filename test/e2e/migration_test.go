@@ -103,8 +103,10 @@ type entry struct {
 	Names []string
 }
 
-// entry is the first line of the log with a message, or nothing.
-func (r *earlier) entry(message string) entry {
+// entry is the first line of the log with a message.
+func (r *earlier) entry(t *testing.T, message string) entry {
+	t.Helper()
+	r.log.Await(t, fmt.Sprintf(`"msg":%q`, message), hang)
 	for text := range strings.Lines(r.log.String()) {
 		var line entry
 		if strings.Contains(text, fmt.Sprintf(`"msg":%q`, message)) && json.Unmarshal([]byte(text), &line) == nil {
@@ -167,9 +169,7 @@ func TestAPolicyUnderBothKeysOfTheEarlierServiceServes(t *testing.T) {
 	if status, body := r.first(t); status != "200" {
 		t.Errorf("%s: %s", status, body)
 	}
-	if !strings.Contains(r.log.String(), "is already routed by policy") {
-		t.Error("the log does not tell that one of them is refused")
-	}
+	r.log.Await(t, "is already routed by policy", hang) // One of them is refused.
 }
 
 func TestTheEarlierDeploymentIsToldWhatItsVariablesDo(t *testing.T) {
@@ -180,26 +180,19 @@ func TestTheEarlierDeploymentIsToldWhatItsVariablesDo(t *testing.T) {
 	r.healthy(t)
 	eventually(t, "the router is ready", func() error { return r.get("/readyz") })
 
-	used := r.entry("settings taken from the earlier service's environment variables")
+	used := r.entry(t, "settings taken from the earlier service's environment variables")
 	if want := []string{"HTTP_PORT", "ENVIRONMENT", "BACKEND_ENDPOINTS", "CONFIG_SERVICE_ENDPOINT"}; !slices.Equal(used.Names, want) {
 		t.Errorf("used are %v, want %v", used.Names, want)
 	}
-	idle := r.entry("environment variables of the earlier service that have no effect in this version")
+	idle := r.entry(t, "environment variables of the earlier service that have no effect in this version")
 	if want := []string{"REDIS_ADDR", "REDIS_DB", "KAFKA_BROKERS", "KAFKA_TOPIC"}; !slices.Equal(idle.Names, want) || idle.Level != "WARN" {
 		t.Errorf("without effect are %v at %s, want %v at WARN", idle.Names, idle.Level, want)
 	}
-	if !strings.Contains(r.log.String(), `"level":"DEBUG"`) {
-		t.Error("LOG_LEVEL=debug gives no line of that level")
-	}
+	r.log.Await(t, `"level":"DEBUG"`, hang)
 	if strings.Contains(r.log.String(), earlierKey) {
 		t.Error("the key is in the log")
 	}
-	eventually(t, "the log tells that the collector is away", func() error {
-		if !strings.Contains(r.log.String(), `"component":"telemetry"`) {
-			return fmt.Errorf("no line of telemetry")
-		}
-		return nil
-	})
+	r.log.Await(t, `"component":"telemetry"`, hang) // The collector is away.
 	if status, body := r.first(t); status != "200" {
 		t.Errorf("with the collector dead: %s: %s", status, body)
 	}

@@ -86,9 +86,7 @@ func TestTheLogLevelIsChangedFromTheCommandLine(t *testing.T) {
 	if out, code := r.exits(t, "log-level", "debug", "--for", "10m"); code != 0 || !strings.HasPrefix(out, "debug until ") || !strings.HasSuffix(out, ", then info, set by olga\n") {
 		t.Errorf("exit %d: %s", code, out)
 	}
-	if log := r.log.String(); !strings.Contains(log, `"msg":"the log level was set","actor":"olga"`) {
-		t.Errorf("%s", log)
-	}
+	r.log.Await(t, `"msg":"the log level was set","actor":"olga"`, hang)
 	for _, args := range [][]string{{"log-level", "loud"}, {"log-level", "--for", "1m"}, {"log-level", "debug", "--for", "0s"}, {"log-level", "debug", "--for", "1000h"}} {
 		if out, code := r.exits(t, args...); code != 1 || out == "" {
 			t.Errorf("%v: exit %d: %s", args, code, out)

@@ -115,9 +115,7 @@ func TestTheAdminListenerOfAPodTakesATokenFromASecretThatComesLater(t *testing.T
 	if err := operate(token); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("without the Secret: %v", err)
 	}
-	if !strings.Contains(router.log.String(), "an admin token does not work") {
-		t.Error("the log does not say that the token is missing")
-	}
+	router.log.Await(t, "an admin token does not work", hang)
 	n.write(router.image+"/run/secrets/api-router/ada", token+"\n") // What the kubelet does once there is a Secret.
 	eventually(t, "the token works", func() error { return operate(token) })
 	if strings.Contains(router.log.String(), token) {

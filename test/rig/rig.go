@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,18 @@ func (j *Journal) Begun() time.Time {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.begun
+}
+
+// Await waits until the text is in what was written: that comes through a pipe, and so after what a process does. It fails the test after the
+// time in hang.
+func (j *Journal) Await(t testing.TB, text string, hang time.Duration) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("%q is in the log", text), hang, func() error {
+		if log := j.String(); !strings.Contains(log, text) {
+			return fmt.Errorf("it has:\n%s", log[max(0, len(log)-12_000):])
+		}
+		return nil
+	})
 }
 
 // String is all that was written so far.
