@@ -141,6 +141,9 @@ func (f *follower) update(ctx context.Context) error {
 			if until == f.revision {
 				return nil
 			}
+			if err := f.missed(ctx, tx); err != nil {
+				return err
+			}
 			err := organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization WHERE revision > $1 AND revision <= $2 ORDER BY revision", f.revision, until)
 			if err != nil {
 				return err
@@ -156,6 +159,17 @@ func (f *follower) update(ctx context.Context) error {
 		f.revision, reached = until, until == current
 	}
 	return nil
+}
+
+// missed fails where deletions that the follower has not read were taken out because they were old: then it has to read everything anew, as
+// whoever follows does after a failure.
+func (f *follower) missed(ctx context.Context, tx tx) error {
+	var horizon int64
+	err := tx.one(ctx, "SELECT value FROM counter WHERE name = $1", horizonGone).Scan(&horizon)
+	if err == nil && f.revision < horizon {
+		return refusal{fmt.Errorf("what was deleted from the state book %s since this process read it last is not in it any more: everything is read anew", f.book.engine.place())}
+	}
+	return err
 }
 
 // gone gives the organizations and the keys that were deleted, and have not been made again.

@@ -122,7 +122,7 @@ func TestFollowingEndsAsAFreshLoad(t *testing.T) {
 				}
 				fresh := func() auth.Key { next++; k := aKey(organization, next); ids = append(ids, k.ID); return k }
 				var err error
-				switch rapid.IntRange(0, 8).Draw(r, "change") {
+				switch rapid.IntRange(0, 9).Draw(r, "change") {
 				case 0:
 					_, err = book.CreateKey(waits(t), fresh(), tester)
 				case 1:
@@ -149,6 +149,10 @@ func TestFollowingEndsAsAFreshLoad(t *testing.T) {
 					_, err = book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: "b", Content: fmt.Appendf(nil, `{"url":"http://h:%d"}`, next), Actor: "tester"})
 				case 8: // It is in the same audit, and none of the follower's business.
 					err = book.Note(waits(t), auth.Entry{Actor: "test", Action: "update", Kind: "log-level", ID: "a"})
+				case 9: // Who has not read what was deleted is not told of it any more.
+					forgetful := retains(t, book, 0)
+					forgetful.maxGone = 0
+					err = forgetful.pass(waits(t), time.Now())
 				}
 				if err != nil && !errors.Is(err, auth.ErrNotFound) && !errors.Is(err, auth.ErrConflict) {
 					r.Fatal(err)

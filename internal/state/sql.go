@@ -50,6 +50,13 @@ const (
 	clockAdmins    = "admins"
 	clockAudit     = "audit" // Every transaction has it move last, or alone: whoever waits for it holds nothing that its holder could wait for.
 	countKeys      = "keys"
+
+	// What was taken out because it was old: see the migration that makes them.
+	clockRetention = "retention"
+	horizonGone    = "gone"
+	nextGone       = "gone_next"
+	nextGoneAt     = "gone_next_at"
+	auditSince     = "audit_since"
 )
 
 // refusal is an error that is the answer, and not a failure of the database.
