@@ -59,7 +59,7 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 		case o.output != asTable:
 			return o.print(found)
 		case len(found.Items) == 0:
-			return o.printf("There are no such changes.\n")
+			return o.printf("There are no such changes.\n%s", reach(&found, filter.Since))
 		}
 		rows := make([][]string, 0, len(found.Items))
 		for i := range found.Items {
@@ -70,11 +70,22 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 			}
 			rows = append(rows, []string{when(e.At), who, e.Action, e.Kind, thing(e), e.Organization, e.Reason})
 		}
-		if err := o.table([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows); err != nil || found.Next == "" {
+		if err := o.table([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows); err != nil {
 			return err
 		}
-		return o.printf("What is older: --before %s; --limit 0 lists all.\n", found.Next)
+		if found.Next != "" {
+			return o.printf("What is older: --before %s; --limit 0 lists all.\n", found.Next)
+		}
+		return o.printf("%s", reach(&found, filter.Since))
 	}).withOutput().Command
+}
+
+// reach says that what is older than the list may have been taken out, where that was asked for.
+func reach(found *adminapi.Entries, since time.Time) string {
+	if found.Since.IsZero() || !since.Before(found.Since) {
+		return ""
+	}
+	return "Entries from before " + when(found.Since) + " were taken out of the state book, as state.audit_retention asks for.\n"
 }
 
 // thing is what an entry is about. Of an admin people know the name, and it stands in other entries as who made them.
@@ -106,7 +117,7 @@ func (o *operation) entries(api *adminapi.Client, filter adminapi.EntryFilter, l
 		if err != nil {
 			return all, err
 		}
-		all.Items, all.Next = append(all.Items, page.Items...), page.Next
+		all.Items, all.Next, all.Since = append(all.Items, page.Items...), page.Next, page.Since
 		if filter.Before = page.Next; page.Next == "" || limit > 0 && len(all.Items) >= limit {
 			return all, nil
 		}

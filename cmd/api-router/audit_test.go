@@ -1,6 +1,8 @@
 package main
 
 import (
+	"database/sql"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -49,4 +51,30 @@ func TestSinceTakesALengthADayOrAMoment(t *testing.T) {
 			t.Errorf("%q is %s", text, got)
 		}
 	}
+}
+
+func TestTheListOfChangesSaysWhereItBegins(t *testing.T) {
+	c := openCounter(t)
+	c.do("org create acme")
+	const told = "were taken out of the state book, as state.audit_retention asks for"
+	if out := c.do("audit list"); strings.Contains(out, told) {
+		t.Error(out)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(c.data, "state.db")+"?_busy_timeout=10000&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	since := time.Now().Add(-48 * time.Hour)
+	if _, err := db.Exec("UPDATE counter SET value = $1 WHERE name = 'audit_since'", since.UnixNano()); err != nil {
+		t.Fatal(err)
+	}
+	c.do("audit list --limit 0", "acme", "Entries from before "+when(since), told)
+	c.do("audit list --kind project", "no such changes", told)
+	for _, whole := range []string{"audit list --since 24h", "audit list --limit 1"} { // It is whole; and what is older is there.
+		if out := c.do(whole); strings.Contains(out, told) {
+			t.Errorf("%s: %s", whole, out)
+		}
+	}
+	c.do("audit list -o json", `"since": "`+since.UTC().Format("2006-01-02T15:"))
 }

@@ -19,16 +19,17 @@ import (
 type counter struct {
 	t      *testing.T
 	server string
+	data   string          // where the router keeps its state book
 	said   strings.Builder // whatever commands printed, but where a secret is shown
 }
 
 func openCounter(t *testing.T) *counter {
 	t.Helper()
-	public, admin := free(t), free(t)
-	s := start(t, binary(t), "dev", "--listen", public, "--admin-listen", admin, "--metrics-listen", "127.0.0.1:0", "--data", t.TempDir())
+	public, admin, data := free(t), free(t), t.TempDir()
+	s := start(t, binary(t), "dev", "--listen", public, "--admin-listen", admin, "--metrics-listen", "127.0.0.1:0", "--data", data)
 	healthy(t, s, "http://"+public+"/healthz")
 	healthy(t, s, "http://"+admin+"/admin/v1/organizations")
-	return &counter{t: t, server: "http://" + admin}
+	return &counter{t: t, server: "http://" + admin, data: data}
 }
 
 // do runs a command that succeeds and prints all of this.

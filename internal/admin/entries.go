@@ -18,6 +18,8 @@ import (
 // Entries are the audit of the state book.
 type Entries interface {
 	Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error)
+	// AuditSince is before when entries were taken out because they were old; zero: none ever was.
+	AuditSince(ctx context.Context) (time.Time, error)
 	// Note puts in what was changed outside of the book.
 	Note(ctx context.Context, entry auth.Entry) error
 }
@@ -92,6 +94,11 @@ func (a *Admin) entries(c *call) (reply, error) {
 	answer, err := weave(ctx, strands, &q, c.start)
 	if err != nil {
 		return reply{}, err
+	}
+	if a.Identities != nil { // Afterwards, so that it is true of what was read.
+		if answer.Since, err = a.Identities.AuditSince(ctx); err != nil {
+			return reply{}, unreadable(strands[0], err)
+		}
 	}
 	return reply{body: answer}, nil
 }

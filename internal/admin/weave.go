@@ -95,8 +95,7 @@ func weave(ctx context.Context, strands []strand, q *question, now time.Time) (a
 			unkept = err
 			continue
 		case err != nil:
-			return page, fault.Newf(fault.StoreUnavailable, "%s cannot be read, and without it the audit would have a gap: %s; try again in a moment, or %s",
-				s.what, printable(err.Error()), s.instead).WithCause(err)
+			return page, unreadable(s, err)
 		}
 		if len(read.times) > 0 && read.times[0].IsZero() { // It is the newest, and nobody knows of when.
 			read.times[0] = now
@@ -122,6 +121,12 @@ func weave(ctx context.Context, strands []strand, q *question, now time.Time) (a
 	}
 	page.Next = rest.String()
 	return page, nil
+}
+
+// unreadable is the answer where a strand cannot be read.
+func unreadable(s strand, err error) error {
+	return fault.Newf(fault.StoreUnavailable, "%s cannot be read, and without it the audit would have a gap: %s; try again in a moment, or %s",
+		s.what, printable(err.Error()), s.instead).WithCause(err)
 }
 
 // newest is the thread that tells of the latest change; of two, the first. Nil: none does.

@@ -205,6 +205,8 @@ type Entries struct {
 	// Next is where the next page begins, for EntryFilter.Before; "": this is the last. A page may hold fewer entries than were asked for, or
 	// none, and have a next.
 	Next string `json:"next,omitempty"`
+	// Since is before when entries of the state book were taken out because they were old (state.audit_retention); zero: none ever was.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // EntryFilter chooses entries of the audit; what is empty chooses all.

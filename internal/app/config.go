@@ -76,6 +76,8 @@ type State struct {
 	Named    bool             // whether somebody wrote the URL, be it the default's own
 	Password policy.SecretRef // zero: in the standard places
 	Migrate  string           // auto or manual
+	// AuditRetention is how long entries of the audit are kept; 0: for ever.
+	AuditRetention time.Duration
 }
 
 // Who brings the tables of the state book up to date.
@@ -240,6 +242,10 @@ var generalSettings = []setting{
 	{
 		"state.migrate", "", "Who brings the tables of the state book up to date: auto, this process when it opens the book; manual, a person or a job by api-router migrate.",
 		func(c *Config) value { return choice(&c.State.Migrate, MigrateAuto, MigrateManual) },
+	},
+	{
+		"state.audit_retention", "", "How long entries of the audit are kept, as in 365d or 8760h; older ones are taken out of the state book, by one replica. 0: for ever. See docs/state.md.",
+		func(c *Config) value { return age{&c.State.AuditRetention} },
 	},
 	{
 		pathDevelopmentKeys, "", "Accept any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID. Refused in production.",

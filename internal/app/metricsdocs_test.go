@@ -38,6 +38,7 @@ var rooms = []struct{ name, about string }{
 	{"proxy", "Attempts: one request at one backend. A request that fails over has several."},
 	{"fleet", "Backends. What is known of one that has left is gone."},
 	{"policy", "The documents in force."},
+	{"state", "The state book. They are there where one is."},
 	{"usage", "Usage records."},
 	{"listener", "Listeners with TLS."},
 	{"admin", "The operators' door."},

@@ -29,6 +29,8 @@ type place struct {
 	identities admin.Identities
 	// admins are those who may use the admin API, in the same book; nil where ledger is.
 	admins auth.AdminLedger
+	// kept is the state book among these; nil where there is none, and nothing in it that gets old.
+	kept *state.Book
 	// audited says that the audit of identities has the changes of documents, too.
 	audited bool
 	// writable says that the book takes changes.
@@ -65,7 +67,7 @@ func openState(s State, log *slog.Logger) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &place{source: book, book: book, ledger: book, identities: book, audited: true, admins: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
+	return &place{source: book, book: book, ledger: book, identities: book, audited: true, admins: book, kept: book, writable: true, close: book.Close, health: func(c *adminapi.Component) {
 		c.State = "opening"
 		switch s := book.Status(); {
 		case s.Open:

@@ -10,11 +10,14 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ai-aas/api-router/internal/admin"
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/gateway"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 // defaultState is used for documents where policy.source is state, and for keys where identity.order names state.
@@ -33,8 +36,19 @@ func (a *App) wireState(instead auth.Ledger) error {
 	}
 	a.onStop("state book", func(context.Context) error { return book.close() })
 	a.place.ledger, a.place.identities, a.place.admins = book.ledger, book.identities, book.admins
-	a.place.beside, a.place.besidePublic = book.health, book.public
+	a.place.beside, a.place.besidePublic, a.place.kept = book.health, book.public, book.kept
 	return nil
+}
+
+// wireRetention has what is old taken out of the state book, where there is one.
+func (a *App) wireRetention(registry prometheus.Registerer) {
+	if a.place.kept == nil {
+		return
+	}
+	retention := state.NewRetention(state.RetentionOptions{
+		Logger: a.log.With("component", "state"), Book: a.place.kept, Audit: a.config.State.AuditRetention, Metrics: registry,
+	})
+	a.loops = append(a.loops, loop{"retention of the state book", retention.Run})
 }
 
 // besideHealth is the state book where it holds identities alone; of one that holds documents, policy_source tells.

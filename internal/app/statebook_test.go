@@ -33,6 +33,40 @@ func TestABookIsThereWhereItIsNamedEvenByTheDefault(t *testing.T) {
 	}
 }
 
+func TestTheAuditIsKeptForeverOrForDays(t *testing.T) {
+	t.Parallel()
+	const days = 24 * time.Hour
+	for text, want := range map[string]struct {
+		length time.Duration
+		shown  string
+	}{
+		"":          {0, "0"},
+		"0":         {0, "0"},
+		"0s":        {0, "0"},
+		"0d":        {0, "0"},
+		"1d":        {days, "1d"},
+		"365d":      {365 * days, "365d"},
+		"8760h":     {365 * days, "365d"},
+		"36h":       {36 * time.Hour, "36h"},
+		"36500d":    {36500 * days, "36500d"},
+		"23h":       {-1, "for ever"},
+		"365":       {-1, "365d"},
+		"1y":        {-1, "365d"},
+		"-1d":       {-1, "365d"},
+		"-48h":      {-1, "for ever"},
+		"36501d":    {-1, "36500d"},
+		"99999999d": {-1, "365d"},
+	} {
+		config, _, err := Load(Sources{Env: map[string]string{"API_ROUTER_STATE_AUDIT_RETENTION": text}})
+		switch length := config.State.AuditRetention; {
+		case want.length < 0 && (err == nil || !strings.Contains(err.Error(), "state.audit_retention: ") || !strings.Contains(err.Error(), want.shown)):
+			t.Errorf("%q: %s, %v", text, length, err)
+		case want.length >= 0 && (err != nil || length != want.length || age{&length}.String() != want.shown):
+			t.Errorf("%q: %s, shown as %q, %v", text, length, age{&length}, err)
+		}
+	}
+}
+
 func TestMigrateMakesNoBookThatNobodyNamed(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -156,6 +156,41 @@ func (s span) Set(text string) error {
 	return nil
 }
 
+// age is how long something is kept: 0 for ever, else a number of days as in 365d, or a duration. Less than a day is a slip.
+type age struct{ target *time.Duration }
+
+const (
+	day    = 24 * time.Hour
+	oldest = 100 * 365 * day
+)
+
+func (a age) String() string {
+	switch d := *a.target; {
+	case d == 0:
+		return "0"
+	case d%day == 0:
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
+	return span{target: a.target}.String()
+}
+
+func (a age) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	if number, ok := strings.CutSuffix(text, "d"); ok {
+		var days uint64
+		days, err = strconv.ParseUint(number, 10, 16)
+		d = time.Duration(days) * day
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is neither 0 nor a length of time such as 365d or 8760h", text)
+	case d != 0 && (d < day || d > oldest):
+		return fmt.Errorf("%s is neither 0, which is for ever, nor between 1d and %s", text, age{new(oldest)})
+	}
+	*a.target = d
+	return nil
+}
+
 // share is a part of all, from 0 to 1.
 type share struct{ target *float64 }
 

@@ -177,6 +177,7 @@ func (a *App) wire(opts Options) error {
 	if err := a.wireState(opts.Ledger); err != nil {
 		return err
 	}
+	a.wireRetention(registry)
 	keys, err := a.identity(cmp.Or(opts.Ledger, a.place.ledger), registry, opts.Hints)
 	if err != nil {
 		return err

@@ -4,7 +4,8 @@
 // The database is a SQLite file of this machine, or a PostgreSQL database that replicas share. Several processes of one machine may use one
 // file at once. The file must be on a local disk: the locks that keep processes apart do not work on network file systems.
 //
-// The history keeps the last 100,000 changes of documents, and of each document the last 1,000. The audit keeps everything.
+// The history keeps the last 100,000 changes of documents, and of each document the last 1,000. The audit keeps everything, unless a Retention
+// is told for how long.
 package state
 
 import (
