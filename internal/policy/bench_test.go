@@ -71,7 +71,7 @@ func BenchmarkSave(b *testing.B) {
 	documents := Compile(Snapshot{Documents: manyPolicies(b, 10_000)}, nil).documents
 	s := newSaver(filepath.Join(b.TempDir(), "policy.json"), slog.New(slog.DiscardHandler))
 	for b.Loop() {
-		if err := s.save(documents, new("")); err != nil {
+		if err := s.save(&offered{documents, time.Now()}, new("")); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/disk"
 )
 
 const (
@@ -40,7 +42,7 @@ func checksum(content []byte) string {
 // sealed is the content of a last good file. documents is JSON.
 func sealed(documents []byte, now time.Time) []byte {
 	content := fmt.Appendf(make([]byte, 0, len(documents)+256), `{"format":%d,"saved":%q,"checksum":%q%s`,
-		lastGoodFormat, now.UTC().Format(time.RFC3339), checksum(documents), documentsField)
+		lastGoodFormat, now.UTC().Format(time.RFC3339Nano), checksum(documents), documentsField)
 	return append(append(content, documents...), '}')
 }
 
@@ -54,15 +56,27 @@ const (
 // saver keeps the last good file. It writes aside, so that a slow disk delays nothing, and only the newest documents.
 type saver struct {
 	logger *slog.Logger
-	newest chan []Document // of capacity 1
+	newest chan offered // of capacity 1
 	write  func(content []byte) error
+	tidy   func()
+}
+
+// offered are documents and since when they are in force.
+type offered struct {
+	documents []Document
+	since     time.Time
 }
 
 func newSaver(path string, logger *slog.Logger) saver {
 	return saver{
 		logger: logger,
-		newest: make(chan []Document, 1),
+		newest: make(chan offered, 1),
 		write:  func(content []byte) error { return replace(path, content) },
+		tidy: func() {
+			if path != "" {
+				disk.Tidy(path)
+			}
+		},
 	}
 }
 
@@ -72,7 +86,7 @@ func (s *saver) offer(documents []Document) {
 	case <-s.newest:
 	default:
 	}
-	s.newest <- documents
+	s.newest <- offered{documents, time.Now()}
 }
 
 // start begins to save. end saves what was offered last, and gives up on a disk that does not take it within saveLast.
@@ -93,7 +107,8 @@ func (s *saver) start() (end func()) {
 }
 
 func (s *saver) run(ending <-chan struct{}) {
-	var pending []Document
+	s.tidy()
+	var pending *offered
 	var sum string // of what the file holds
 	failed := false
 	timer := time.NewTimer(0)
@@ -106,19 +121,25 @@ func (s *saver) run(ending <-chan struct{}) {
 		case <-timer.C: // Rested. Now wait for something to do, if there is nothing yet.
 			if pending == nil {
 				select {
-				case pending = <-s.newest:
+				case o := <-s.newest:
+					pending = &o
 				case <-ending:
 					over = true
 				}
 			}
 		}
 		select {
-		case pending = <-s.newest:
+		case o := <-s.newest:
+			pending = &o
 		default:
 		}
 		if pending != nil {
 			err := s.save(pending, &sum)
 			switch {
+			case errors.Is(err, errNewer):
+				s.logger.Info("the last good policies stay as another process has written them: where that follows another policy source, give each its own policy.last_good",
+					"error", err)
+				pending = nil
 			case err == nil:
 				pending, failed, pause = nil, false, saveEvery
 			case !failed:
@@ -137,8 +158,8 @@ func (s *saver) run(ending <-chan struct{}) {
 }
 
 // save writes the file if it holds anything else.
-func (s *saver) save(documents []Document, sum *string) error {
-	content, err := json.Marshal(documents)
+func (s *saver) save(o *offered, sum *string) error {
+	content, err := json.Marshal(o.documents)
 	if err != nil { // Strings, numbers, times and maps of strings: nothing in them can fail.
 		panic("policy: " + err.Error())
 	}
@@ -146,52 +167,57 @@ func (s *saver) save(documents []Document, sum *string) error {
 	if now == *sum {
 		return nil
 	}
-	if err := s.write(sealed(content, time.Now())); err != nil {
+	if err := s.write(sealed(content, o.since)); err != nil {
 		return err
 	}
 	*sum = now
 	return nil
 }
 
-// replace puts content into the file at path as a whole: whoever reads it, at any time and after any crash, finds the old or
-// the new content.
-func replace(path string, content []byte) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+// errNewer says that another process has put documents into the file that came into force later.
+var errNewer = errors.New("there are newer ones")
+
+// replace puts the content of a last good file in its place, unless there are newer documents: of the routers that share a file, one may hear of a
+// change later than the other, or not at all.
+func replace(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // Created with mode 0600.
+	ours, _, err := unseal(content)
 	if err != nil {
 		return err
 	}
-	defer func() {
+	return disk.Replace(path, func(file *os.File) error {
+		_, err := file.Write(content)
+		return err
+	}, func() error {
+		there, err := readFile(path, maxLastGoodFile)
 		if err != nil {
-			_ = file.Close() // Closed already where closing was what failed.
-			_ = os.Remove(file.Name())
+			return nil //nolint:nilerr // There is none, or it is of no use to anybody.
 		}
-	}()
-	if _, err := file.Write(content); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(file.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+		theirs, _, err := unseal(there)
+		if err == nil && theirs.Saved.After(ours.Saved) && !theirs.Saved.After(time.Now()) { // A time that is still to come is of a clock that was wrong.
+			return fmt.Errorf("%w: in force since %s", errNewer, theirs.Saved.Format(time.RFC3339))
+		}
+		return nil
+	})
 }
 
-// syncDir makes a rename in dir last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// unseal takes a last good file apart: its head, and its documents as they stand there.
+func unseal(content []byte) (file lastGood, documents []byte, err error) {
+	head, tail, _ := bytes.Cut(content, []byte(documentsField)) // The whole is not decoded twice: a start waits for this.
+	documents, whole := bytes.CutSuffix(tail, []byte("}"))
+	err = json.Unmarshal(append(slices.Clip(head), '}'), &file)
+	switch {
+	case err != nil:
+	case !whole:
+		err = errors.New("it holds no documents")
+	case file.Format != lastGoodFormat:
+		err = fmt.Errorf("it has format %d, this version reads %d", file.Format, lastGoodFormat)
+	case checksum(documents) != file.Checksum:
+		err = errors.New("it is damaged: its checksum does not match")
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return file, documents, err
 }
 
 // readLastGood reads what a saver wrote. A document that this version does not accept is among the problems.
@@ -200,21 +226,9 @@ func readLastGood(path string) (snapshot Snapshot, saved time.Time, err error) {
 	if err != nil {
 		return Snapshot{}, time.Time{}, err
 	}
-	head, tail, _ := bytes.Cut(content, []byte(documentsField)) // The whole is not decoded twice: a start waits for this.
-	list, whole := bytes.CutSuffix(tail, []byte("}"))
-	var file lastGood
-	err = json.Unmarshal(append(slices.Clip(head), '}'), &file)
-	if err == nil && !whole {
-		err = errors.New("it holds no documents")
-	}
+	file, list, err := unseal(content)
 	if err != nil {
-		return Snapshot{}, time.Time{}, fmt.Errorf("%s is not a last good file: %w", path, err)
-	}
-	if file.Format != lastGoodFormat {
-		return Snapshot{}, time.Time{}, fmt.Errorf("%s has format %d, this version reads %d", path, file.Format, lastGoodFormat)
-	}
-	if checksum(list) != file.Checksum {
-		return Snapshot{}, time.Time{}, fmt.Errorf("%s is damaged: its checksum does not match", path)
+		return Snapshot{}, time.Time{}, fmt.Errorf("%s cannot be used as a last good file: %w", path, err)
 	}
 	var entries []lastGoodEntry
 	if err := json.Unmarshal(list, &entries); err != nil {

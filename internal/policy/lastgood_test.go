@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,5 +197,107 @@ func TestTheFileOfTheFirstVersionIsRead(t *testing.T) {
 	snapshot, saved, err := readLastGood(path)
 	if err != nil || names(snapshot.Documents) != "a p" || len(snapshot.Problems) > 0 || saved.Year() != 2026 {
 		t.Fatal(snapshot, err)
+	}
+}
+
+// keeps begins a saver of its own at path, as another process has, and returns how to hand documents to it and how to end it.
+func keeps(t *testing.T, path string, log *logbook) (offer func(id string), end func()) {
+	t.Helper()
+	s := newSaver(path, slog.New(slog.NewTextHandler(log, nil)))
+	end = s.start()
+	return func(id string) { s.offer([]Document{backendDocument(id, "http://h")}) }, end
+}
+
+// held are the documents that a start would serve by.
+func held(t *testing.T, path string) string {
+	t.Helper()
+	snapshot, _, err := readLastGood(path)
+	must(t, err)
+	return names(snapshot.Documents)
+}
+
+func TestOfTwoProcessesWithOneLastGoodFileTheNewerDocumentsStay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	var log logbook
+	synctest.Test(t, func(t *testing.T) {
+		first, endFirst := keeps(t, path, &log)
+		second, endSecond := keeps(t, path, &log)
+		first("one")
+		time.Sleep(3 * time.Second)
+		second("two")
+		time.Sleep(3 * time.Second)
+		if got := held(t, path); got != "two" {
+			t.Errorf("it holds %q, want what came later", got)
+		}
+		first("three")
+		time.Sleep(3 * time.Second)
+		if got := held(t, path); got != "three" {
+			t.Errorf("it holds %q, want what came later", got)
+		}
+		endFirst()
+		endSecond()
+	})
+	if log.text.Len() > 0 {
+		t.Error(log.text.String())
+	}
+}
+
+// The disk of one took so long that another, which heard later, was faster.
+func TestDocumentsOfBeforeDoNotTakeThePlaceOfNewerOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "policy.json")
+		var log logbook
+		s := newSaver(path, slog.New(slog.NewTextHandler(&log, nil)))
+		write := s.write
+		var slow atomic.Bool
+		slow.Store(true)
+		s.write = func(content []byte) error {
+			if slow.Load() {
+				return errors.New("no space left on device")
+			}
+			return write(content)
+		}
+		end := s.start()
+		s.offer([]Document{backendDocument("before", "http://h")})
+		time.Sleep(2 * time.Second)
+		other, endOther := keeps(t, path, &log)
+		other("newer")
+		endOther()
+		slow.Store(false)
+		time.Sleep(2 * time.Minute)
+		if got := held(t, path); got != "newer" || log.count("as another process has written them") != 1 {
+			t.Errorf("it holds %q\n%s", got, log.text.String())
+		}
+		s.offer([]Document{backendDocument("newest", "http://h")})
+		end()
+		if got := held(t, path); got != "newest" {
+			t.Errorf("it holds %q", got)
+		}
+	})
+}
+
+func TestALastGoodFileOfTheFutureIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "policy.json")
+	put(t, path, string(sealed([]byte(`[{"backend":{"id":"wrong","url":"http://h"}}]`), time.Now().Add(24*time.Hour))))
+	var log logbook
+	offer, end := keeps(t, path, &log)
+	offer("right")
+	end()
+	if got := held(t, path); got != "right" {
+		t.Errorf("it holds %q", got)
+	}
+}
+
+func TestWhatAKilledProcessLeftOfALastGoodFileIsTakenAway(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "policy.json")
+	left := filepath.Join(dir, ".policy.json.123")
+	put(t, left, "half of it")
+	must(t, os.Chtimes(left, time.Time{}, time.Now().Add(-time.Hour)))
+	store, stop := running(t, Options{Source: StaticSource("x", backendDocument("b", "http://h")), LastGood: path})
+	ready(t, store)
+	stop()
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) || held(t, path) != "b" {
+		t.Error("it is there still", err)
 	}
 }

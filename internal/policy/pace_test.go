@@ -182,7 +182,7 @@ func kept(t *testing.T, snapshot Snapshot) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "policy.json")
 	s := newSaver(path, slog.New(slog.DiscardHandler))
-	must(t, s.save(Compile(snapshot, nil).documents, new("")))
+	must(t, s.save(&offered{Compile(snapshot, nil).documents, time.Now()}, new("")))
 	return path
 }
 
