@@ -11,6 +11,7 @@ import (
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/gateway"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
 // identity makes the validators that are configured and puts them in their order. The keys of the state book are followed by a loop of the
@@ -79,7 +80,7 @@ func (a *App) wireKeys(ledger auth.Ledger, registry prometheus.Registerer) error
 	}
 	a.keys = auth.NewKeys(auth.KeysOptions{
 		Logger: a.log.With("component", "identity"), Ledger: ledger, Peppers: peppers,
-		TTL: c.Cache.TTL, StaleIfError: c.Cache.StaleIfError, File: a.keysFile(), Metrics: registry,
+		TTL: c.Cache.TTL, StaleIfError: c.Cache.StaleIfError, File: a.keysFile(), Book: state.Name(a.config.State.URL), Metrics: registry,
 	})
 	a.loops = append(a.loops, loop{"keys", a.keys.Run})
 	a.metrics.remotes.add("identity_ledger", func() bool { return a.keys.Status().Current })

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -13,20 +14,24 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/disk"
 )
 
 // The file has a head of fixed length and a body of records. The head is written anew in its place when the ledger has stood behind what is in
 // the body once more; the body is only ever written with a new file. Both are kept from being changed by HMAC-SHA256, under a key derived from
-// the live pepper: who can write the file cannot add a key to it. No number in it is larger than a file that belongs to us may have.
+// the live pepper and the name of the book: who can write the file cannot add a key to it. No number in it is larger than a file that belongs to us
+// may have.
 const (
-	fileMagic = "arkeys01"
-	macLength = sha256.Size
-	// A head is the magic, the pepper's version, the time in Unix milliseconds, the body's length, its MAC and the MAC of all that.
-	headFields = 8 + 8 + 8 + 8 + macLength
-	headLength = headFields + macLength
+	fileMagic = "arkeys02"
+	// earlierMagic is of a version that knew neither books nor positions. Such a file is read, and replaced as soon as there is another.
+	earlierMagic = "arkeys01"
+	macLength    = sha256.Size
+	// A head is the magic, the pepper's version, the time in Unix milliseconds, the body's length, the ledger's position, the body's MAC and the MAC of
+	// all that. earlierLength is that of the earlier version's, which has no position.
+	headLength    = 8 + 8 + 8 + 8 + 8 + macLength + macLength
+	earlierLength = headLength - 8
 	// maxFilePart bounds one length within the body, in bytes.
 	maxFilePart = 1 << 20
 )
@@ -55,144 +60,194 @@ type fileGrant struct {
 }
 
 type head struct {
-	pepper, confirmed, length int64
-	mac                       [macLength]byte
+	earlier                             bool // of the earlier version
+	pepper, confirmed, length, position int64
+	mac                                 [macLength]byte
 }
 
 func (h *head) bytes(key []byte) []byte {
-	b := append(make([]byte, 0, headLength), fileMagic...)
+	magic := fileMagic
+	if h.earlier {
+		magic = earlierMagic
+	}
+	b := append(make([]byte, 0, headLength), magic...)
 	b = binary.BigEndian.AppendUint64(b, uint64(h.pepper))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.confirmed))
 	b = binary.BigEndian.AppendUint64(b, uint64(h.length))
+	if !h.earlier {
+		b = binary.BigEndian.AppendUint64(b, uint64(h.position))
+	}
 	b = append(b, h.mac[:]...)
 	m := hmac.New(sha256.New, key)
 	_, _ = m.Write(b)
 	return m.Sum(b)
 }
 
-// head reads a head and checks that it was written by somebody who has our peppers.
+// fileKey is what the file is kept from being changed by.
+func (k *Keys) fileKey(pepper *pepper) []byte {
+	m := hmac.New(sha256.New, pepper.file)
+	_, _ = io.WriteString(m, "book "+k.Book)
+	return m.Sum(nil)
+}
+
+// head reads a head and checks that it was written by somebody who has our peppers, for our book.
 func (k *Keys) head(from io.Reader) (h head, key []byte, err error) {
-	var b [headLength]byte
-	if _, err := io.ReadFull(from, b[:]); err != nil || string(b[:8]) != fileMagic {
+	var content [headLength]byte
+	b := content[:]
+	_, err = io.ReadFull(from, b[:earlierLength])
+	switch magic := string(b[:len(fileMagic)]); {
+	case err == nil && magic == fileMagic:
+		_, err = io.ReadFull(from, b[earlierLength:])
+	case err == nil && magic == earlierMagic:
+		b, h.earlier = b[:earlierLength], true
+	default:
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
 		return h, nil, errors.New("it is not a snapshot of keys, or of another version")
 	}
 	h.pepper, h.confirmed = int64(binary.BigEndian.Uint64(b[8:])), int64(binary.BigEndian.Uint64(b[16:]))
-	h.length, h.mac = int64(binary.BigEndian.Uint64(b[24:])), [macLength]byte(b[32:])
+	h.length, h.mac = int64(binary.BigEndian.Uint64(b[24:])), [macLength]byte(b[len(b)-2*macLength:])
 	pepper := k.Peppers.version(int(h.pepper))
 	if pepper == nil {
 		return h, nil, errPepper
 	}
-	if !hmac.Equal(h.bytes(pepper.file), b[:]) {
-		return h, nil, errors.New("its head was changed, or was written under other peppers")
+	if key = pepper.file; !h.earlier {
+		key, h.position = k.fileKey(pepper), int64(binary.BigEndian.Uint64(b[32:]))
 	}
-	return h, pepper.file, nil
+	if !hmac.Equal(h.bytes(key), b) {
+		return h, nil, errors.New("its head was changed, or was written under other peppers or for another state book")
+	}
+	return h, key, nil
 }
 
 // save writes the table to its file, if it is whole and differs from what was saved; otherwise it notes there that it still holds. It gives
-// back what is saved now.
+// back what is saved now. What another process has written stays where it is ahead of the table.
 func (k *Keys) save(saved int64) int64 {
 	live := k.Peppers.version(k.Peppers.Live())
 	if k.File == "" || live == nil || k.heard.Load() == 0 || !k.known.Load() {
 		return saved
 	}
+	position := k.position.Load() // First: changes beyond it may be in the file, none up to it lacks.
 	changes := k.changes.Load()
 	if changes == saved {
 		if k.current.Load() {
-			k.confirm()
+			k.confirm(position)
 		}
 		return saved
 	}
 	if !k.whole.Load() {
 		return saved // What is in the table may be of two times.
 	}
-	if err := k.write(live.file); err != nil {
+	switch err := k.write(k.fileKey(live), position); {
+	case errors.Is(err, errAhead):
+		k.sharing()
+	case err != nil:
 		k.Logger.Warn("the snapshot of the keys could not be written", "path", k.File, "error", err)
 		return saved
 	}
 	return changes
 }
 
-// confirm writes the present time into the head of the file.
-func (k *Keys) confirm() {
-	err := func() error {
-		file, err := os.OpenFile(k.File, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = file.Close() }()
+var (
+	errAhead  = errors.New("another process has written what the ledger said later")
+	errBehind = errors.New("another process has written what the ledger said earlier")
+)
+
+// behindAfter is how old what the ledger says may be while it is followed.
+const behindAfter = 5 * time.Second
+
+// stands compares a file with the table, at a position: below 0 it is behind, above 0 ahead. Another process may have written it, and may since
+// have been cut off from the ledger, or this one may.
+func (k *Keys) stands(h *head, position int64) int {
+	switch {
+	case h.mac == k.own && !h.earlier:
+		return 0
+	case h.confirmed < k.loaded.Load(), position == 0, h.earlier: // The ledger may have gone back since, to before what others had heard.
+		return -1
+	case !k.current.Load() && h.confirmed > k.heard.Load()+behindAfter.Milliseconds():
+		return 1
+	}
+	return cmp.Compare(h.position, position)
+}
+
+// sharing tells once that others write the file, too.
+func (k *Keys) sharing() {
+	if !k.shares {
+		k.shares = true
+		k.Logger.Info("another process keeps its snapshot of the keys in this file, too: the newer one stays", "path", k.File)
+	}
+}
+
+// confirm writes the present time into the head of the file, if that holds what is in the table.
+func (k *Keys) confirm(position int64) {
+	err := disk.Change(k.File, func(file *os.File) error {
 		h, key, err := k.head(file)
 		if err != nil {
 			return err
 		}
-		h.confirmed = time.Now().UnixMilli()
+		if h.mac != k.own {
+			k.sharing()
+		}
+		switch order := k.stands(&h, position); {
+		case order > 0:
+			return nil
+		case order < 0:
+			return errBehind
+		}
+		h.confirmed, h.position = time.Now().UnixMilli(), position
 		_, err = file.WriteAt(h.bytes(key), 0)
 		return err
-	}()
+	})
 	if err != nil {
-		k.Logger.Warn("the snapshot of the keys could not be confirmed", "path", k.File, "error", err)
+		if !errors.Is(err, errBehind) {
+			k.Logger.Warn("the snapshot of the keys could not be confirmed", "path", k.File, "error", err)
+		}
 		k.changes.Add(1) // It is written whole the next time.
+		k.hurry()
 	}
 }
 
-const (
-	// asideEnd ends the names of files that are being written.
-	asideEnd = ".new"
-	// abandoned is how long nobody has written to one whose process was killed meanwhile.
-	abandoned = time.Minute
-)
-
-// tidy takes away what processes left that were killed while they wrote the file: it is as large as that, and there is one more each time.
-func (k *Keys) tidy() {
-	entries, _ := os.ReadDir(filepath.Dir(k.File)) // Where it cannot be read, nothing can be written either, and that is told.
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), "."+filepath.Base(k.File)+".") || !strings.HasSuffix(e.Name(), asideEnd) {
-			continue
+// write puts the table in the place of the file, unless what is there is ahead of it.
+func (k *Keys) write(key []byte, position int64) error {
+	h := head{pepper: int64(k.Peppers.Live()), confirmed: k.confirmed(), position: position}
+	err := disk.Replace(k.File, func(file *os.File) error { return k.fill(file, &h, key) }, func() error {
+		if !k.whole.Load() {
+			return errors.New("the ledger began to report anew meanwhile")
 		}
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > abandoned {
-			_ = os.Remove(filepath.Join(filepath.Dir(k.File), e.Name()))
-		}
-	}
-}
-
-// write writes the file aside and puts it in its place.
-func (k *Keys) write(key []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(k.File), "."+filepath.Base(k.File)+".*"+asideEnd) // Its mode is 0600.
-	if err != nil {
-		return err
-	}
-	defer func() {
+		file, err := os.Open(k.File)
 		if err != nil {
-			_ = file.Close()
-			_ = os.Remove(file.Name())
+			return nil //nolint:nilerr // There is none, or it is of no use to anybody.
 		}
-	}()
-	h := head{pepper: int64(k.Peppers.Live()), confirmed: k.confirmed()}
-	if _, err = file.Write(make([]byte, headLength)); err != nil {
+		defer func() { _ = file.Close() }() // It was only read.
+		if there, _, err := k.head(file); err == nil && k.stands(&there, position) > 0 {
+			return errAhead
+		}
+		return nil
+	})
+	if err == nil {
+		k.own = h.mac
+	}
+	return err
+}
+
+// fill writes the file and completes its head.
+func (k *Keys) fill(file *os.File, h *head, key []byte) error {
+	if _, err := file.Write(make([]byte, headLength)); err != nil {
 		return err
 	}
 	body := &counter{to: file, mac: hmac.New(sha256.New, key)}
 	buffered := bufio.NewWriterSize(body, 256<<10)
-	if err = k.table.Load().dump(buffered); err != nil {
+	if err := k.table.Load().dump(buffered); err != nil {
 		return err
 	}
-	if err = buffered.Flush(); err != nil {
+	if err := buffered.Flush(); err != nil {
 		return err
 	}
 	h.length = body.n
 	body.mac.Sum(h.mac[:0])
-	if _, err = file.WriteAt(h.bytes(key), 0); err != nil {
-		return err
-	}
-	if err = file.Sync(); err != nil {
-		return err
-	}
-	if err = file.Close(); err != nil {
-		return err
-	}
-	if !k.whole.Load() {
-		return errors.New("the ledger began to report anew meanwhile")
-	}
-	return os.Rename(file.Name(), k.File)
+	_, err := file.WriteAt(h.bytes(key), 0)
+	return err
 }
 
 // confirmed is when the ledger last stood behind the table, in Unix milliseconds.
@@ -285,7 +340,6 @@ func (k *Keys) recall() {
 	if k.File == "" {
 		return
 	}
-	k.tidy()
 	t, h, err := k.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -1,5 +1,11 @@
 package auth
 
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+)
+
 // WithChecksum makes a key of what comes before its checksum.
 func WithChecksum(text string) string { return text + checksum(text) }
 
@@ -15,4 +21,17 @@ func Remembered(v Validator) int {
 		return -1 << 30
 	}
 	return len(c.known)
+}
+
+// Earlier is the snapshot of the version that knew neither books nor positions, with the keys of this one.
+func (k *Keys) Earlier(content []byte) []byte {
+	h, _, err := k.head(bytes.NewReader(content))
+	if err != nil {
+		panic(err)
+	}
+	key, body := k.Peppers.version(int(h.pepper)).file, content[headLength:]
+	m := hmac.New(sha256.New, key)
+	_, _ = m.Write(body)
+	h.earlier, h.mac = true, [macLength]byte(m.Sum(nil))
+	return append(h.bytes(key), body...)
 }

@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/ai-aas/api-router/internal/disk"
 )
 
 const (
@@ -54,19 +56,24 @@ func (k *Keys) Run(ctx context.Context) error {
 
 // follow follows the ledger once.
 func (k *Keys) follow(ctx context.Context, whole *bool) error {
-	t := k.table.Load()
+	t, began := k.table.Load(), time.Now().UnixMilli()
 	begun := false
 	begin := func() { // Attempts that come to nothing begin no generation: their number goes round.
 		if !begun {
 			t.generation++
 			begun = true
 			k.whole.Store(false)
+			k.position.Store(0)
 		}
 	}
 	seen := report{map[string]bool{}, map[string]bool{}}
 	k.misfits.Store(0)
 	return k.Ledger.Follow(ctx, func(c Change) {
 		begin()
+		if c.Position > 0 {
+			k.position.Store(c.Position)
+			return
+		}
 		k.take(t, &c, &seen)
 		k.changes.Add(1)
 	}, func() {
@@ -77,6 +84,7 @@ func (k *Keys) follow(ctx context.Context, whole *bool) error {
 		}
 		k.heard.Store(time.Now().UnixMilli())
 		k.known.Store(true)
+		k.loaded.Store(began)
 		k.whole.Store(true)
 		k.current.Store(true)
 		*whole = true
@@ -208,6 +216,9 @@ func fixed(id string) (keyID, bool) {
 // flush writes last uses to the ledger and the table to its file, about once a minute, and once more at the end. The first copy of all keys
 // does not wait for a minute, nor does one that takes something away: a start without the ledger must not give it back.
 func (k *Keys) flush(ctx context.Context) {
+	if k.File != "" {
+		disk.Tidy(k.File)
+	}
 	var saved int64
 	first := k.first
 	next := time.NewTimer(flushEvery/2 + rand.N(flushEvery))

@@ -32,12 +32,13 @@ type ledger struct {
 	used          map[string]time.Time
 	usedErr       error
 	follows       int
+	position      int64
 }
 
 func newLedger(organizations ...string) *ledger {
 	l := &ledger{
 		organizations: map[string]auth.Organization{}, keys: map[string]auth.Key{}, followers: map[chan auth.Change]bool{},
-		cut: make(chan struct{}), used: map[string]time.Time{},
+		cut: make(chan struct{}), used: map[string]time.Time{}, position: 1,
 	}
 	for _, id := range organizations {
 		l.organizations[id] = auth.Organization{ID: id}
@@ -70,6 +71,7 @@ func (l *ledger) Follow(ctx context.Context, give func(auth.Change), whole func(
 		all = append(all, auth.Change{Key: &k})
 	}
 	half := l.half
+	all = append(all, auth.Change{Position: l.position})
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
@@ -127,8 +129,10 @@ func (l *ledger) asked() int {
 }
 
 func (l *ledger) tell(c auth.Change) {
+	l.position++
 	for changes := range l.followers {
 		changes <- c
+		changes <- auth.Change{Position: l.position}
 	}
 }
 

@@ -93,13 +93,15 @@ type Change struct {
 	Organization *Organization
 	Key          *Key
 	Gone         string
+	// Position stands alone, and is above 0: every change up to this value of the ledger's clock has been given.
+	Position int64
 }
 
 // Ledger is where keys and organizations are kept, as the hot path needs them. It holds everything, and is followed, never asked in a
 // request's way.
 type Ledger interface {
 	// Follow gives everything there is, then whole (once, when all of that was given), then every change within five seconds of its
-	// making. It returns when ctx ends or when the ledger cannot be reached; Follow is then called again, after a pause, and begins anew.
+	// making, and before whole and after changes its position. It returns when ctx ends or when the ledger cannot be reached; Follow is then called again, after a pause, and begins anew.
 	// give and whole are not called at once.
 	Follow(ctx context.Context, give func(Change), whole func()) error
 	// Used notes when keys were used last, by their ids. It may be called with many at once, and seldom.

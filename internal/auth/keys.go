@@ -28,8 +28,10 @@ type KeysOptions struct {
 	// TTL is how long keys are served after the ledger was last heard of without being called stale; StaleIfError how long after that they are
 	// served still. Then they are answered 503.
 	TTL, StaleIfError time.Duration
-	// File is where a copy of the keys' digests is kept, for a start without the ledger; "": nowhere.
+	// File is where a copy of the keys' digests is kept, for a start without the ledger; "": nowhere. Several processes may share one.
 	File string
+	// Book is which ledger this is: a copy that was written for another is not used.
+	Book string
 	// Metrics is where the metrics are registered; nil: nowhere.
 	Metrics prometheus.Registerer
 }
@@ -52,6 +54,11 @@ type Keys struct {
 	// whole says that what is in the table was all of the ledger at one time, and its changes since: not the middle of a report.
 	whole   atomic.Bool
 	failure atomic.Pointer[failure]
+	// position is that of the ledger's clock up to which its changes are in the table; loaded, since when they are followed without a gap, in
+	// Unix milliseconds: positions of before may be of another time of the ledger's.
+	position, loaded atomic.Int64
+	own              [macLength]byte // of the body that this process wrote last; of flush alone
+	shares           bool            // that others write the file has been told; of flush alone
 	// hasty asks for the file to be written soon.
 	hasty chan struct{}
 	// changes counts those of the table, for the file.

@@ -39,6 +39,9 @@ func (b *Book) Follow(ctx context.Context, give func(auth.Change), whole func())
 			if err := f.load(ctx); err != nil {
 				return b.failed(ctx, err)
 			}
+			if f.revision > 0 {
+				give(auth.Change{Position: f.revision})
+			}
 			whole()
 			continue // For what has changed meanwhile.
 		case db != nil:
@@ -155,6 +158,9 @@ func (f *follower) update(ctx context.Context) error {
 		})
 		if err != nil {
 			return err
+		}
+		if until > f.revision {
+			f.give(auth.Change{Position: until})
 		}
 		f.revision, reached = until, until == current
 	}

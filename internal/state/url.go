@@ -18,6 +18,23 @@ func CheckURL(text string) error {
 	return err
 }
 
+// Name is which book a URL names, wherever its server is now: the file's path, or the database and what finds its schema. "" where the URL cannot be
+// read.
+func Name(text string) string {
+	if !isPostgres(text) {
+		path, err := pathOf(text)
+		if err != nil {
+			return ""
+		}
+		return "sqlite:" + path
+	}
+	config, _, err := poolOf(text)
+	if err != nil {
+		return ""
+	}
+	return "postgres:" + config.ConnConfig.Database + " " + config.ConnConfig.RuntimeParams["search_path"]
+}
+
 // MaybePlain gives the hosts of a PostgreSQL URL to which a connection may turn out to be without TLS though nobody has decided that: where
 // neither the URL nor PGSSLMODE has an sslmode, a server that says that it has no TLS is believed, whoever it is. Sockets and loopback addresses of
 // this machine are not among them.
