@@ -379,3 +379,47 @@ func many(n int) map[string]string {
 		}
 	})
 }
+
+// Processes that share a file compare by it who has heard more.
+func TestWhoFollowsIsToldUpToWhereEverythingWasGiven(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book, other := withKeys(t, place), openedAt(t, place)
+		book.page, other.page = 2, 2
+		at := func() (clock int64) {
+			must(t, book.read(waits(t), func(ctx context.Context, tx tx) error {
+				return tx.one(ctx, "SELECT value FROM counter WHERE name = $1", clockIdentity).Scan(&clock)
+			}))
+			return clock
+		}
+		before := at()
+		ctx, cancel := context.WithCancel(waits(t))
+		var told int64
+		var given []string
+		whole := false
+		err := other.Follow(ctx, func(c auth.Change) {
+			switch {
+			case c.Position > 0 && c.Position < told:
+				t.Errorf("it goes back from %d to %d", told, c.Position)
+			case c.Position > 0:
+				if told = c.Position; whole && told == at() {
+					cancel()
+				}
+			case c.Key != nil && whole:
+				given = append(given, c.Key.ID)
+				if c.Key.Revision <= told {
+					t.Errorf("the key %s of revision %d comes after the position %d", c.Key.ID, c.Key.Revision, told)
+				}
+			}
+		}, func() {
+			if whole = true; told != before {
+				t.Errorf("when all was given the position is %d, want %d", told, before)
+			}
+			for i := range 5 {
+				made(t, book, aKey("acme", i))
+			}
+		})
+		if told != before+5 || len(given) != 5 {
+			t.Errorf("at %d %q were given, %v", told, given, err)
+		}
+	})
+}

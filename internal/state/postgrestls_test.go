@@ -126,3 +126,25 @@ func TestWhereAConnectionMayBePlainIsTold(t *testing.T) {
 		t.Errorf("with PGSSLMODE: %v", got)
 	}
 }
+
+func TestABookHasOneNameWhereverItsServerIs(t *testing.T) {
+	for _, test := range []struct {
+		one, other string
+		same       bool
+	}{
+		{"sqlite:///var/lib/state.db", "sqlite:///var/lib/./state.db", true},
+		{"sqlite:///var/lib/state.db", "sqlite:///srv/state.db", false},
+		{"postgres://router@db-0/router", "postgres://other@db-0,db-1:5433/router?target_session_attrs=read-write&sslmode=disable", true},
+		{"postgres://router@db/router", "postgresql://router@db/router", true},
+		{"postgres://router@db/router", "postgres://router@db/staging", false},
+		{"postgres://router@db/router", "postgres://router@db/router?search_path=staging", false},
+		{"postgres://router@db/state.db", "sqlite:///state.db", false},
+	} {
+		if one, other := Name(test.one), Name(test.other); one == "" || other == "" || (one == other) != test.same {
+			t.Errorf("%s is %q, %s is %q", test.one, one, test.other, other)
+		}
+	}
+	if name := Name("postgres://router:secret@db/router"); name != "" {
+		t.Error(name)
+	}
+}
