@@ -15,12 +15,15 @@ import (
 	"time"
 )
 
-// slowly is the variable by which the test's own binary, as another process, replaces the file at a path and never ends with it.
-const slowly = "DISK_TEST_REPLACES"
+// slowly is the variable by which the test's own binary, as another process, replaces the file of this name where it is started, and never ends with it.
+const (
+	slowly = "DISK_TEST_REPLACES"
+	name   = "file"
+)
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(slowly); path != "" {
-		_ = Replace(path, func(f *os.File) error {
+	if os.Getenv(slowly) != "" {
+		_ = Replace(name, func(f *os.File) error {
 			fmt.Println(f.Name())
 			_, err := bufio.NewReader(os.Stdin).ReadByte() // Until it is killed.
 			return err
@@ -61,7 +64,7 @@ func old(t *testing.T, path string) {
 
 // What is synced, and in which order, is all that a program can do about a loss of power.
 func TestAFileIsSyncedBeforeItIsInItsPlaceAndItsDirectoryAfterwards(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
+	path := filepath.Join(t.TempDir(), name)
 	must(t, os.WriteFile(path, []byte("old"), 0o600))
 	var synced []string
 	must(t, replace(path, writes([]byte("new")), nil, func(f *os.File) error {
@@ -88,7 +91,7 @@ func TestAFileIsSyncedBeforeItIsInItsPlaceAndItsDirectoryAfterwards(t *testing.T
 func TestWhatFailsLeavesTheFileAsItWasAndNothingBesideIt(t *testing.T) {
 	broken := errors.New("broken")
 	fails := func(*os.File) error { return broken }
-	for name, test := range map[string]struct {
+	for what, test := range map[string]struct {
 		write func(*os.File) error
 		agree func() error
 		sync  func(*os.File) error
@@ -100,19 +103,19 @@ func TestWhatFailsLeavesTheFileAsItWasAndNothingBesideIt(t *testing.T) {
 		"syncing the directory alone": {writes([]byte("new")), nil, func(f *os.File) error { return onDirectory(f, broken) }, "new"},
 	} {
 		dir := t.TempDir()
-		path := filepath.Join(dir, "file")
+		path := filepath.Join(dir, name)
 		must(t, os.WriteFile(path, []byte("old"), 0o600))
 		err := replace(path, test.write, test.agree, test.sync)
 		there, _ := os.ReadFile(path)
 		if !errors.Is(err, broken) || string(there) != test.want || !slices.Equal(names(t, dir), []string{"file"}) {
-			t.Errorf("%s: %v, there is %q beside %q", name, err, there, names(t, dir))
+			t.Errorf("%s: %v, there is %q beside %q", what, err, there, names(t, dir))
 		}
 	}
-	path := filepath.Join(t.TempDir(), "file")
+	path := filepath.Join(t.TempDir(), name)
 	for _, cannot := range []error{syscall.EINVAL, syscall.ENOTSUP} { // As some file systems answer.
 		must(t, replace(path, writes(nil), nil, func(f *os.File) error { return onDirectory(f, &os.PathError{Err: cannot}) }))
 	}
-	if err := Replace(filepath.Join(t.TempDir(), "absent", "file"), writes(nil), nil); !errors.Is(err, os.ErrNotExist) {
+	if err := Replace(filepath.Join(t.TempDir(), "absent", name), writes(nil), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 	if err := Change(filepath.Join(t.TempDir(), "absent"), fails); !errors.Is(err, os.ErrNotExist) {
@@ -129,7 +132,7 @@ func onDirectory(f *os.File, err error) error {
 
 // Whoever reads finds one content whole, and what one agreed to is still so when it is done.
 func TestSeveralMayReplaceOneFileAtOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
+	path := filepath.Join(t.TempDir(), name)
 	must(t, os.WriteFile(path, bytes.Repeat([]byte{0}, 1000), 0o600))
 	first := func() byte {
 		content, err := os.ReadFile(path)
@@ -165,7 +168,7 @@ func TestSeveralMayReplaceOneFileAtOnce(t *testing.T) {
 }
 
 func TestALockThatIsNotGivenUpKeepsNobodyForLong(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
+	path := filepath.Join(t.TempDir(), name)
 	dir, err := lockDir(path)
 	must(t, err)
 	if err := Replace(path, writes(nil), nil); !errors.Is(err, errBusy) {
@@ -177,12 +180,12 @@ func TestALockThatIsNotGivenUpKeepsNobodyForLong(t *testing.T) {
 
 func TestWhatAKilledProcessLeftIsTakenAwayAndNothingElse(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
+	path := filepath.Join(dir, name)
 	stays := []string{".file.12.new.bak", ".file.1a.new", ".file..new", ".file.new", ".other.12.new", "file", "file.12", ".file.99.new"}
-	for _, name := range append(stays, ".file.12.new", ".file.345") { // The last as earlier versions called it.
-		must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
-		if name != ".file.99.new" { // It has just been made.
-			old(t, filepath.Join(dir, name))
+	for _, one := range append(stays, ".file.12.new", ".file.345") { // The last as earlier versions called it.
+		must(t, os.WriteFile(filepath.Join(dir, one), nil, 0o600))
+		if one != ".file.99.new" { // It has just been made.
+			old(t, filepath.Join(dir, one))
 		}
 	}
 	Tidy(path)
@@ -194,18 +197,18 @@ func TestWhatAKilledProcessLeftIsTakenAwayAndNothingElse(t *testing.T) {
 
 func TestWhatALivingProcessWritesStays(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "file")
+	path := filepath.Join(dir, name)
 	other := exec.Command(os.Args[0])
-	other.Env = append(os.Environ(), slowly+"="+path)
+	other.Dir, other.Env = dir, append(os.Environ(), slowly+"=1")
 	in, err := other.StdinPipe()
 	must(t, err)
 	defer in.Close()
 	out, err := other.StdoutPipe()
 	must(t, err)
 	must(t, other.Start())
-	name, err := bufio.NewReader(out).ReadString('\n')
+	line, err := bufio.NewReader(out).ReadString('\n')
 	must(t, err)
-	aside := name[:len(name)-1]
+	aside := filepath.Join(dir, line[:len(line)-1])
 	old(t, aside) // A disk may hang for long.
 	Tidy(path)
 	if _, err := os.Stat(aside); err != nil {

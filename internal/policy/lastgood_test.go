@@ -268,7 +268,7 @@ func TestDocumentsOfBeforeDoNotTakeThePlaceOfNewerOnes(t *testing.T) {
 		if got := held(t, path); got != "newer" || log.count("as another process has written them") != 1 {
 			t.Errorf("it holds %q\n%s", got, log.text.String())
 		}
-		s.offer([]Document{backendDocument("newest", "http://h")})
+		s.offer([]Document{backendDocument("newest", "http://other")})
 		end()
 		if got := held(t, path); got != "newest" {
 			t.Errorf("it holds %q", got)
