@@ -151,7 +151,7 @@ func TestTablesThatAreLeftToAPersonWaitForMigrate(t *testing.T) {
 		return nil
 	})
 	out, err := command(t, environment(settings), "migrate")
-	if err != nil || !strings.Contains(out, "version 4") || strings.Contains(out, postgres.Password) {
+	if err != nil || !strings.Contains(out, "version 5") || strings.Contains(out, postgres.Password) {
 		t.Fatalf("%s %v", out, err)
 	}
 	bySeed(t, settings, engine(t))
