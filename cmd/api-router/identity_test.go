@@ -240,6 +240,7 @@ func TestSecretsArePrintedOnce(t *testing.T) {
 		t.Errorf("%+v, %v", changed, err)
 	}
 	c.fails("key rotate --org acme "+id, "was rotated before")
+	c.fails("key update --org acme "+id+" --clear expires", "took its place in a rotation", "can only end earlier")
 	c.fails("key rotate --org acme "+id+" --grace 0s", "--grace", "revoke it")
 
 	file := filepath.Join(t.TempDir(), "prints.txt")

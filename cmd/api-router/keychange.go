@@ -105,7 +105,8 @@ func keyUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
 		Use: "update --org ORGANIZATION KEY", Short: "Change what a key may do, what it is called, or when it ends",
 		Long: `Change a key. What is not named stays as it is; --clear FLAG takes away what that flag sets. Clients keep the key that they have, and every router acts
 by the change within five seconds. A key that begins to sign (--signed) gets a signing secret, which is printed this once; one that signs no more
-(--clear signed) loses it. A key that has expired works again with a later --expires; one that is revoked stays so.`,
+(--clear signed) loses it. A key that has expired works again with a later --expires; one that was rotated can only end
+earlier, and one that is revoked stays so.`,
 		Example: `  api-router key update --org acme 1a2B3c4D --model gpt-oss-20b --model "qwen3-*"
   api-router key update --org acme 1a2B3c4D --clear model --clear network
   api-router key update --org acme 1a2B3c4D --project shop --expires 90d --reason "moves to the shop"`,

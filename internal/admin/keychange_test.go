@@ -164,6 +164,32 @@ func TestAChangeThatCannotBeIsRefusedWhole(t *testing.T) {
 	}
 }
 
+func TestARotatedKeyEndsWithItsGraceWhateverIsAskedFor(t *testing.T) {
+	h, ctx := newHouse(t), t.Context()
+	h.acme("acme")
+	c := h.client(adminapi.RoleAdmin)
+	old, err := c.CreateKey(ctx, "acme", adminapi.KeyRequest{})
+	must(t, err)
+	next, err := c.RotateKey(ctx, "acme", old.ID, adminapi.Rotation{Grace: adminapi.Duration(2 * time.Hour)}, nil)
+	must(t, err)
+	for _, body := range []string{`{"expires_in":"3h"}`, `{"expires_at":"2190-01-01T00:00:00Z"}`, `{"expires_at":null}`, `{"expires_at":null,"name":"x"}`} {
+		got := h.send(adminapi.RoleAdmin, http.MethodPatch, ofAcme("/keys/"+old.ID), body)
+		if got.StatusCode != http.StatusPreconditionFailed || !strings.Contains(string(got.body), next.ID+" took its place in a rotation") || !strings.Contains(string(got.body), "create another") {
+			t.Errorf("%s: %d %s", body, got.StatusCode, got.body)
+		}
+	}
+	shorter, err := c.ChangeKey(ctx, "acme", old.ID, adminapi.KeyChange{ExpiresIn: adminapi.Duration(time.Hour)}, nil)
+	must(t, err)
+	if shorter.Name != "" || shorter.State != adminapi.KeyRotated || time.Until(shorter.ExpiresAt) > time.Hour {
+		t.Errorf("%+v", shorter.Key)
+	}
+	longer, err := c.ChangeKey(ctx, "acme", next.ID, adminapi.KeyChange{ExpiresIn: adminapi.Duration(100 * time.Hour)}, nil)
+	must(t, err)
+	if time.Until(longer.ExpiresAt) < 99*time.Hour {
+		t.Errorf("the successor: %+v", longer.Key)
+	}
+}
+
 func TestAKeyThatBeginsToSignGetsItsSecretOnce(t *testing.T) {
 	h, ctx := newHouse(t), t.Context()
 	h.acme("acme")

@@ -217,7 +217,15 @@ func TestWhatMayChangeOfAKey(t *testing.T) {
 		if _, err := book.ChangeKey(waits(t), "acme", k.ID, func(k *auth.Key) error { k.RevokedAt = time.Time{}; return nil }, "update", tester); !errors.Is(err, auth.ErrConflict) {
 			t.Errorf("a revocation taken back: %v", err)
 		}
-		if read, err := book.Key(waits(t), "acme", k.ID); err != nil || !read.RevokedAt.Equal(revoked.RevokedAt) || read.RevokedAt.IsZero() {
+		for what, change := range map[string]func(*auth.Key){
+			"another end": func(k *auth.Key) { k.ExpiresAt = time.Now().Add(time.Hour) },
+			"another name": func(k *auth.Key) { k.Name = "again" }, "every model": func(k *auth.Key) { k.Scopes.Models = nil },
+		} {
+			if _, err := book.ChangeKey(waits(t), "acme", k.ID, func(k *auth.Key) error { change(k); return nil }, "update", tester); !errors.Is(err, auth.ErrConflict) {
+				t.Errorf("%s for a revoked key: %v", what, err)
+			}
+		}
+		if read, err := book.Key(waits(t), "acme", k.ID); err != nil || !read.RevokedAt.Equal(revoked.RevokedAt) || read.RevokedAt.IsZero() || read.Revision != revoked.Revision {
 			t.Errorf("%+v, %v", read, err)
 		}
 	})
@@ -267,6 +275,46 @@ func TestRotationLeavesTheOldKeyItsGrace(t *testing.T) {
 		if got := strings.Join(actions, ", "); got != want {
 			t.Errorf("the audit has\n%s, want\n%s", got, want)
 		}
+	})
+}
+
+// A key that was rotated ends with its grace at the latest, whatever is changed of it afterwards.
+func TestNoChangeOutlivesTheGraceOfARotation(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := withKeys(t, place)
+		old := made(t, book, aKey("acme", 1))
+		_, err := book.Rotate(waits(t), "acme", old.ID, nil, aKey("", 2), time.Now().Add(time.Hour), tester)
+		must(t, err)
+		ends := func(at time.Time) error {
+			_, err := book.ChangeKey(waits(t), "acme", old.ID, func(k *auth.Key) error { k.ExpiresAt = at; return nil }, "update", tester)
+			return err
+		}
+		earlier, earliest := time.Now().Add(30*time.Minute), time.Now().Add(-time.Minute)
+		for _, step := range []struct {
+			name   string
+			to     time.Time
+			refuse bool
+		}{
+			{"beyond the grace", time.Now().Add(2 * time.Hour), true},
+			{"for ever", time.Time{}, true},
+			{"within the grace", earlier, false},
+			{"as it is", earlier, false},
+			{"back to the grace", time.Now().Add(time.Hour), true},
+			{"at once", earliest, false},
+			{"to life again", time.Now().Add(time.Minute), true},
+			{"to life for ever", time.Time{}, true},
+		} {
+			err := ends(step.to)
+			hindrance, refused := errors.AsType[auth.Hindrance](err)
+			if refused != step.refuse || !refused && err != nil || refused && !strings.Contains(hindrance.Error(), "k0000002") {
+				t.Errorf("%s: %v", step.name, err)
+			}
+		}
+		if read, err := book.Key(waits(t), "acme", old.ID); err != nil || !read.ExpiresAt.Equal(earliest) {
+			t.Errorf("%+v, %v", read, err)
+		}
+		_, err = book.ChangeKey(waits(t), "acme", old.ID, func(k *auth.Key) error { k.Name = "the old one"; return nil }, "update", tester)
+		must(t, err)
 	})
 }
 

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"time"
 
@@ -10,8 +11,9 @@ import (
 )
 
 // ChangeKey lets change work on a key as it stands, and keeps what comes of it under this action, update or revoke. Whatever change returns as an
-// error is returned, and nothing is changed. It can set the project, the name, the scopes, the sealed secret, the end, and the time of
-// revocation, which stays as it is once it is set; the rest is put back. It may be called more than once.
+// error is returned, and nothing is changed. It can set the project, the name, the scopes, the sealed secret, the end, which of a key that was
+// rotated can only come earlier, and the time of revocation, after which nothing changes any more; the rest is put back. It may be called more
+// than once.
 func (b *Book) ChangeKey(ctx context.Context, organization, id string, change func(*auth.Key) error, action string, by auth.By) (auth.Key, error) {
 	if err := checkBy(by); err != nil {
 		return auth.Key{}, err
@@ -37,10 +39,13 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 		normal(&fixed.Scopes)
 		after = fixed
 		switch {
-		case !before.RevokedAt.IsZero() && !after.RevokedAt.Equal(before.RevokedAt):
-			return refusal{auth.Hindrance("a key that was revoked stays so")}
 		case reflect.DeepEqual(before, after):
 			return errUnchanged
+		case !before.RevokedAt.IsZero():
+			return refusal{auth.Hindrance("a key that was revoked stays so; create another")}
+		case outlives(&after, &before):
+			return refusal{auth.Hindrance(fmt.Sprintf("%s took its place in a rotation, so it ends at %s and can only end earlier: use %[1]s, or create another",
+				before.RotatedTo, before.ExpiresAt.Format(time.RFC3339)))}
 		case before.Project != after.Project:
 			if err := inProject(ctx, tx, &after); err != nil {
 				return err
@@ -55,6 +60,14 @@ func (b *Book) ChangeKey(ctx context.Context, organization, id string, change fu
 		return auth.Key{}, err
 	}
 	return after, nil
+}
+
+// outlives says whether a key that was rotated would work for longer after a change than before. Its end is that of its grace, or earlier.
+func outlives(after, before *auth.Key) bool {
+	if before.RotatedTo == "" || before.ExpiresAt.IsZero() {
+		return false
+	}
+	return after.ExpiresAt.IsZero() || after.ExpiresAt.After(before.ExpiresAt)
 }
 
 // errDamaged refuses what needs to know the whole of a key or an admin.
