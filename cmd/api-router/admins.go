@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,10 +23,11 @@ router within five seconds, beside the tokens of identity.admin_tokens, which ar
 a digest. Commands name an admin by name or by id, the eight characters after "ara_", never by the token.`,
 		Example: `  api-router admin create olga --role operator --expires 90d
   api-router admin list
+  api-router admin get olga
   api-router admin set olga --role admin
   api-router admin revoke olga --reason "she left"`,
 	}
-	c.AddCommand(adminCreateCommand(p, env), adminListCommand(p, env), adminSetCommand(p, env), adminEndCommand(p, env, false), adminEndCommand(p, env, true))
+	c.AddCommand(adminCreateCommand(p, env), adminListCommand(p, env), adminGetCommand(p, env), adminSetCommand(p, env), adminEndCommand(p, env, false), adminEndCommand(p, env, true))
 	return c
 }
 
@@ -111,6 +113,33 @@ func (o *operation) admins(list ...adminapi.Admin) error {
 	return o.table([]string{"ID", "NAME", "ROLE", "STATE", "EXPIRES", "CREATED", "BY"}, rows)
 }
 
+func adminGetCommand(p app.Process, env map[string]string) *cobra.Command {
+	c := &cobra.Command{
+		Use: "get NAME", Short: "Show everything that is kept of an admin",
+		Long:    `Show everything that is kept of an admin: the role, until when, and since when the token is refused. The token itself is kept nowhere.`,
+		Example: `  api-router admin get olga`, Args: oneAdmin("get"),
+	}
+	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
+		found, err := findAdmin(o.Context(), api, args[0])
+		switch {
+		case err != nil:
+			return err
+		case o.output != asTable:
+			return o.print(found)
+		}
+		return o.whole([][]string{
+			{"ID", found.ID},
+			{"Name", found.Name},
+			{"Role", found.Role},
+			{"State", damaged(found.State, found.Damage)},
+			{"Expires", cmp.Or(when(found.ExpiresAt), "never")},
+			{"Revoked", when(found.RevokedAt)},
+			{"Created", strings.TrimSpace(when(found.CreatedAt) + " " + found.CreatedBy)},
+			{"Revision", revision(found.Revision)},
+		})
+	}).withOutput().Command
+}
+
 // findAdmin finds whoever goes by this name or id.
 func findAdmin(ctx context.Context, api *adminapi.Client, name string) (adminapi.Admin, error) {
 	all, err := api.Admins(ctx)
@@ -150,16 +179,15 @@ func adminSetCommand(p app.Process, env map[string]string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		next := adminapi.AdminChange{Role: now.Role, ExpiresAt: now.ExpiresAt}
-		if *role != "" {
-			next.Role = *role
-		}
+		next := adminapi.AdminChange{Role: cmp.Or(*role, now.Role)}
 		if *expires == "never" {
-			next.ExpiresAt = time.Time{}
+			next.ExpiresAt = adminapi.To(time.Time{})
 		} else if *expires != "" {
-			if next.ExpiresAt, err = readEnd(*expires, time.Now()); err != nil {
+			end, err := readEnd(*expires, time.Now())
+			if err != nil {
 				return err
 			}
+			next.ExpiresAt = adminapi.To(end)
 		}
 		changed, err := api.ChangeAdmin(o.Context(), now.ID, next, adminapi.If{Revision: &now.Revision, Reason: *reason})
 		switch {

@@ -211,31 +211,33 @@ func (c *counter) prints(secrets ...string) {
 	}
 }
 
+// after is the word that follows a mark in what a command printed.
+func after(t *testing.T, out, mark string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(out, mark)
+	word := strings.Fields(rest)
+	if !ok || len(word) == 0 {
+		t.Fatalf("%q is not in\n%s", mark, out)
+	}
+	return word[0]
+}
+
 func TestSecretsArePrintedOnce(t *testing.T) {
 	c := openCounter(t)
 	c.do("org create acme")
-	after := func(out, mark string) string {
-		t.Helper()
-		_, rest, ok := strings.Cut(out, mark)
-		word := strings.Fields(rest)
-		if !ok || len(word) == 0 {
-			t.Fatalf("%q is not in\n%s", mark, out)
-		}
-		return word[0]
-	}
 	out := c.shows("key create --org acme", "this is the only time", "Keep it where secrets are kept")
-	first := after(out, "it is shown:\n\n")
+	first := after(t, out, "it is shown:\n\n")
 	id := strings.TrimSuffix(first[len("ar_"):], first[len("ar_12345678"):])
-	signing := after(c.shows("key update --org acme "+id+" --signed optional", "this is the only time", "FIELD"), "it is shown:\n\n")
+	signing := after(t, c.shows("key update --org acme "+id+" --signed optional", "this is the only time", "FIELD"), "it is shown:\n\n")
 	c.do("key update --org acme "+id+" --signed required", "required")
 	out = c.shows("key rotate --org acme "+id+" --grace 1h", "works on for 1h at most")
-	second, another := after(out, "it is shown:\n\n"), after(out, "too:\n\n")
+	second, another := after(t, out, "it is shown:\n\n"), after(t, out, "too:\n\n")
 	var changed struct {
 		Key           adminapi.Key `json:"key"`
 		SigningSecret string       `json:"signing_secret"`
 	}
 	plain := c.shows("key create --org acme -o yaml", "secret: ")
-	third := after(plain, "\nsecret: ")
+	third := after(t, plain, "\nsecret: ")
 	if err := json.Unmarshal([]byte(c.shows("key update --org acme "+strings.Trim(third, `"`)[3:11]+" --signed required -o json")), &changed); err != nil || changed.Key.Scopes.Signature != "required" {
 		t.Errorf("%+v, %v", changed, err)
 	}

@@ -167,14 +167,14 @@ func (o *operation) wholeKey(k *adminapi.Key) error {
 	if s.MaxTokens > 0 {
 		bound = strconv.FormatInt(s.MaxTokens, 10)
 	}
-	state := k.State
+	state := damaged(k.State, k.Damage)
 	if k.RotatedTo != "" {
 		state += ", " + k.RotatedTo + " takes its place"
 	}
 	if k.Imported {
 		state += ", imported"
 	}
-	return o.table([]string{"FIELD", "VALUE"}, [][]string{
+	return o.whole([][]string{
 		{"ID", k.ID},
 		{"Organization", k.Organization},
 		{"Project", k.Project},
@@ -193,6 +193,14 @@ func (o *operation) wholeKey(k *adminapi.Key) error {
 		{"Created", strings.TrimSpace(when(k.CreatedAt) + " " + k.CreatedBy)},
 		{"Revision", revision(k.Revision)},
 	})
+}
+
+// damaged is a state with what cannot be read of the thing, if that is so.
+func damaged(state, damage string) string {
+	if damage != "" {
+		state += ": " + damage
+	}
+	return state
 }
 
 func yes(is bool) string {

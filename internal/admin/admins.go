@@ -138,7 +138,7 @@ func (a *Admin) createAdmin(ctx context.Context, book Identities, c *call) (repl
 	}
 }
 
-// putAdmin changes the role and the end of an admin.
+// putAdmin changes the role of an admin, and the end where it is named: who leaves that out does not mean a token that lasts for ever.
 func (a *Admin) putAdmin(ctx context.Context, book Identities, c *call) (reply, error) {
 	var ask adminapi.AdminChange
 	when, by, err := c.written(&ask)
@@ -151,13 +151,18 @@ func (a *Admin) putAdmin(ctx context.Context, book Identities, c *call) (reply, 
 	}
 	var p problems
 	p.role(ask.Role)
-	if !ask.ExpiresAt.Equal(before.ExpiresAt) { // An end that stays may have come.
-		p.end("expires_at", ask.ExpiresAt, time.Now())
+	now := time.Now()
+	until := p.until(ask.ExpiresAt, ask.ExpiresIn, now)
+	if !until.Value.Equal(before.ExpiresAt) { // An end that stays may have come.
+		p.end("expires_at", until.Value, now)
 	}
 	if err := p.err("the admin"); err != nil {
 		return reply{}, err
 	}
-	return a.changeAdmin(ctx, book, c, when, "update", by, func(to *auth.Admin) { to.Role, to.ExpiresAt = ask.Role, ask.ExpiresAt })
+	return a.changeAdmin(ctx, book, c, when, "update", by, func(to *auth.Admin) {
+		to.Role = ask.Role
+		until.Apply(&to.ExpiresAt)
+	})
 }
 
 // revokeAdmin refuses an admin's token for good. To revoke one that is revoked changes nothing.

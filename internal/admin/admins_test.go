@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -158,6 +159,9 @@ func TestAnAdminIsRefusedWithEveryProblem(t *testing.T) {
 		"an end in a far time":          {"POST", "", `{"name":"otto","role":"viewer","expires_at":"2300-01-01T00:00:00Z"}`, nil, 400, []string{"expires_at:"}},
 		"a name that changes":           {"PUT", "/" + olga.ID, `{"name":"otto","role":"viewer"}`, nil, 400, []string{"name"}},
 		"no role":                       {"PUT", "/" + olga.ID, `{"expires_at":"2001-01-01T00:00:00Z"}`, nil, 400, []string{"2 things are wrong", "role:", "expires_at:"}},
+		"two ends":                      {"PUT", "/" + olga.ID, `{"role":"viewer","expires_in":"1h","expires_at":null}`, nil, 400, []string{"expires_in: there is expires_at, too"}},
+		"a moment that is none":         {"PUT", "/" + olga.ID, `{"role":"viewer","expires_at":"0001-01-01T00:00:00Z"}`, nil, 400, []string{"null takes away the end"}},
+		"a far end":                     {"PUT", "/" + olga.ID, `{"role":"viewer","expires_at":"2300-01-01T00:00:00Z"}`, nil, 400, []string{"expires_at: it must be before the year 2200"}},
 		"nobody":                        {"PUT", "/nobody00", `{"role":"viewer"}`, nil, 404, []string{"there is no admin nobody00"}},
 		"an old revision":               {"PUT", "/" + olga.ID, `{"role":"viewer"}`, []string{"If-Match", `"999"`}, 412, []string{"is not at revision 999 any more"}},
 		"an old revision is revoked":    {"POST", "/" + olga.ID + "/revoke", `{}`, []string{"If-Match", `"999"`}, 412, []string{"any more"}},
@@ -197,11 +201,35 @@ func TestAnAdminsTokenEnds(t *testing.T) {
 	if a, err := c.Admin(ctx, brief.ID); err != nil || a.State != adminapi.AdminExpired {
 		t.Errorf("%+v, %v", a, err)
 	}
-	now, err := c.ChangeAdmin(ctx, brief.ID, adminapi.AdminChange{Role: adminapi.RoleViewer}, adminapi.If{})
+	now, err := c.ChangeAdmin(ctx, brief.ID, adminapi.AdminChange{Role: adminapi.RoleViewer, ExpiresAt: adminapi.To(time.Time{})}, adminapi.If{})
 	must(t, err)
 	h.gets(brief.Secret, "")
 	if !now.ExpiresAt.IsZero() || now.State != adminapi.AdminActive {
 		t.Errorf("%+v", now)
+	}
+}
+
+// A token that was to end ends, unless somebody says that it shall not: who forgets the field makes no privilege last.
+func TestTheEndOfAnAdminGoesByNameAlone(t *testing.T) {
+	h := newHouse(t)
+	olga := h.hire(adminapi.RoleOperator)
+	end := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	for _, step := range []struct {
+		name, body, role string
+		ends             time.Time // give or take some seconds; zero: never
+	}{
+		{"an end is given", `{"role":"operator","expires_at":"` + end.Format(time.RFC3339) + `"}`, "operator", end},
+		{"nothing is said of it", `{"role":"viewer"}`, "viewer", end},
+		{"it is in some time from now on", `{"role":"viewer","expires_in":"48h"}`, "viewer", time.Now().Add(48 * time.Hour)},
+		{"it goes", `{"role":"admin","expires_at":null}`, "admin", time.Time{}},
+		{"there is none, and nothing is said", `{"role":"viewer"}`, "viewer", time.Time{}},
+	} {
+		got := h.send(adminapi.RoleAdmin, http.MethodPut, adminsPath+"/"+olga.ID, step.body)
+		var now adminapi.Admin
+		must(t, json.Unmarshal(got.body, &now))
+		if got.StatusCode != http.StatusOK || now.Role != step.role || now.ExpiresAt.Sub(step.ends).Abs() > time.Minute {
+			t.Errorf("%s: %d %s", step.name, got.StatusCode, got.body)
+		}
 	}
 }
 

@@ -96,13 +96,24 @@ func (p *problems) zone(name string) {
 	}
 }
 
+// until is the end that a change names, as a moment or as a time from now on.
+func (p *problems) until(at adminapi.Named[time.Time], in adminapi.Duration, now time.Time) adminapi.Named[time.Time] {
+	switch {
+	case at.There && in > 0:
+		p.add("expires_in", "there is expires_at, too: send one of them")
+	case in > 0:
+		return adminapi.To(now.Add(time.Duration(in)).Truncate(time.Second))
+	}
+	return at
+}
+
 func (p *problems) end(field string, at, now time.Time) {
 	switch {
 	case at.IsZero():
 	case !at.After(now):
 		p.add(field, "it must be in the future")
 	case at.After(lastEnd):
-		p.add(field, "it must be before the year 2200; leave it out for a key without an end")
+		p.add(field, "it must be before the year 2200")
 	}
 }
 

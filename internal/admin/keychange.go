@@ -60,13 +60,7 @@ func (a *Admin) changeKey(ctx context.Context, book Identities, c *call) (reply,
 // checkChange says everything that is wrong with a change whatever the key is. It reads the scopes that are named, and when the key is to end.
 func checkChange(ask *adminapi.KeyChange, now time.Time) (named auth.Scopes, until adminapi.Named[time.Time], err error) {
 	var p problems
-	until = ask.ExpiresAt
-	switch {
-	case until.There && ask.ExpiresIn > 0:
-		p.add("expires_in", "there is expires_at, too: send one of them")
-	case ask.ExpiresIn > 0:
-		until = adminapi.To(now.Add(time.Duration(ask.ExpiresIn)).Truncate(time.Second))
-	}
+	until = p.until(ask.ExpiresAt, ask.ExpiresIn, now)
 	named = p.scopes("scopes.", &adminapi.Scopes{
 		Models: ask.Scopes.Models.Value, Endpoints: ask.Scopes.Endpoints.Value, Networks: ask.Scopes.Networks.Value, Priority: ask.Scopes.Priority.Value,
 		MaxTokens: ask.Scopes.MaxTokens.Value, Tags: ask.Scopes.Tags.Value, Signature: ask.Scopes.Signature.Value,

@@ -138,6 +138,7 @@ func TestAChangeThatCannotBeIsRefusedWhole(t *testing.T) {
 		"an unknown scope":  {made.ID, `{"scopes":{"model":["a"]}}`, 400, []string{`unknown field`, "model"}, nil},
 		"an unknown field":  {made.ID, `{"models":["a"]}`, 400, []string{`unknown field`, "models"}, nil},
 		"a wrong type":      {made.ID, `{"scopes":{"models":"a"}}`, 400, []string{"scopes.models has a value of the wrong type"}, nil},
+		"no moment":         {made.ID, `{"expires_at":"0001-01-01T00:00:00Z"}`, 400, []string{"null takes away the end"}, nil},
 		"no such project":   {made.ID, `{"project":"nowhere"}`, 400, []string{"has no project nowhere"}, nil},
 		"an imported one":   {imported.ID, `{"scopes":{"signature":"required"}}`, 400, []string{"cannot sign", "rotate it"}, nil},
 		"a revoked one":     {revoked.ID, `{"expires_in":"1h"}`, 412, []string{"it is revoked"}, nil},

@@ -18,11 +18,12 @@ type AdminRequest struct {
 	Reason    string    `json:"reason,omitempty"`
 }
 
-// AdminChange is what an admin is to be. The name stays as it is.
+// AdminChange is what an admin is to be. The name stays as it is, and so does the end where it is not named.
 type AdminChange struct {
 	Role string `json:"role"`
-	// ExpiresAt is when the token ends; zero: never.
-	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// ExpiresIn or ExpiresAt say when the token ends from now on; To(time.Time{}): never.
+	ExpiresIn Duration         `json:"expires_in,omitzero"`
+	ExpiresAt Named[time.Time] `json:"expires_at,omitzero"`
 }
 
 // The states of an admin.

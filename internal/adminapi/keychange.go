@@ -32,10 +32,16 @@ func (n Named[T]) MarshalJSON() ([]byte, error) {
 	return json.Marshal(n.Value)
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
+// UnmarshalJSON implements json.Unmarshaler. Only null takes away an end: the zero time is what a program sends that never set one.
 func (n *Named[T]) UnmarshalJSON(text []byte) error {
 	*n = Named[T]{There: true}
-	return json.Unmarshal(text, &n.Value)
+	if err := json.Unmarshal(text, &n.Value); err != nil {
+		return err
+	}
+	if at, ok := any(n.Value).(time.Time); ok && at.IsZero() && !bytes.Equal(text, []byte("null")) {
+		return errors.New("the year 1 is no end; null takes away the end that there is")
+	}
+	return nil
 }
 
 // Apply makes the change.

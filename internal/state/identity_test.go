@@ -218,7 +218,7 @@ func TestWhatMayChangeOfAKey(t *testing.T) {
 			t.Errorf("a revocation taken back: %v", err)
 		}
 		for what, change := range map[string]func(*auth.Key){
-			"another end": func(k *auth.Key) { k.ExpiresAt = time.Now().Add(time.Hour) },
+			"another end":  func(k *auth.Key) { k.ExpiresAt = time.Now().Add(time.Hour) },
 			"another name": func(k *auth.Key) { k.Name = "again" }, "every model": func(k *auth.Key) { k.Scopes.Models = nil },
 		} {
 			if _, err := book.ChangeKey(waits(t), "acme", k.ID, func(k *auth.Key) error { change(k); return nil }, "update", tester); !errors.Is(err, auth.ErrConflict) {
