@@ -150,7 +150,9 @@ func (o *operation) table(head []string, rows [][]string) error {
 }
 
 // whole writes everything that is kept of one thing, field by field.
-func (o *operation) whole(fields [][]string) error { return o.table([]string{"FIELD", "VALUE"}, fields) }
+func (o *operation) whole(fields [][]string) error {
+	return o.table([]string{"FIELD", "VALUE"}, fields)
+}
 
 // oneLine keeps a terminal from obeying what stands in a document, and from turning it around.
 func oneLine(text string) string {

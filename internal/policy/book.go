@@ -19,9 +19,14 @@ type Book interface {
 	// changes nothing is not made: it gives the document as it is. It fails with ErrConflict, ErrNotFound (a deletion) or ErrReadOnly.
 	Write(ctx context.Context, change Write) (Stored, error)
 	// History returns the changes of one document, of all of a kind when id is empty, or of all when kind is empty too: the newest first, at
-	// most limit. With before above 0 it begins below that revision, which is how it is read page by page.
+	// most limit, and none after those that come to HistoryBytes. With before above 0 it begins below that revision, which is how it is read
+	// page by page: an answer without a change, and that alone, says that there are no more.
 	History(ctx context.Context, kind Kind, id string, before int64, limit int) ([]Change, error)
 }
+
+// HistoryBytes is how much one answer of a history shows before and after, in bytes, but for the last change in it: a thousand large documents would be
+// more than a router has memory for.
+const HistoryBytes = 4 << 20
 
 // Why a book refuses. Whatever else it returns means that the book cannot be reached or does not work.
 var (
@@ -88,6 +93,9 @@ type Change struct {
 	RequestID string    `json:"request_id,omitempty"`
 	At        time.Time `json:"at,omitzero"`
 }
+
+// Size is how much the change shows before and after, in bytes.
+func (c *Change) Size() int { return len(c.Before) + len(c.After) }
 
 // Organization is the one that the document names, after the change where there is an after; "" where it names none, as a policy for everyone.
 func (c Change) Organization() string {

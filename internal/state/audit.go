@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -156,16 +155,14 @@ func separator(i, j int) string {
 	return "($"
 }
 
-// errEnough ends the reading of rows before their end.
-var errEnough = errors.New("there is enough")
-
 // Audit gives entries, the newest first.
 func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry, error) {
-	query := "SELECT sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id FROM audit"
+	const columns = "SELECT sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id"
+	rest := " FROM audit"
 	args, word := []any{}, " WHERE "
 	where := func(condition string, value any) {
 		args = append(args, value)
-		query += word + condition + "$" + strconv.Itoa(len(args))
+		rest += word + condition + "$" + strconv.Itoa(len(args))
 		word = " AND "
 	}
 	for _, equal := range []struct{ column, value string }{
@@ -184,31 +181,30 @@ func (b *Book) Audit(ctx context.Context, filter auth.AuditFilter) ([]auth.Entry
 		// Clocks of replicas differ, so entries are in no order of time: this says where the first of them is, by an index that has both, for
 		// which the sum makes SQLite give up its own way.
 		where("sequence >= (SELECT min(sequence + 0) FROM audit WHERE made_at >= ", nanos(since))
-		query += ")"
+		rest += ")"
 	}
 	if filter.Before != 0 {
 		where("sequence < ", filter.Before)
 	}
 	args = append(args, page(filter.Limit))
-	query += " ORDER BY sequence DESC LIMIT $" + strconv.Itoa(len(args))
+	rest += " ORDER BY sequence DESC LIMIT $" + strconv.Itoa(len(args))
 	var entries []auth.Entry
-	size := 0
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
-		err := tx.each(ctx, func(row row) error {
+		if filter.Bytes > 0 {
+			n, err := fitting(ctx, tx, filter.Bytes, rest, args...)
+			if err != nil {
+				return err
+			}
+			args[len(args)-1] = n
+		}
+		return tx.each(ctx, func(row row) error {
 			var e auth.Entry
 			var at int64
 			err := row.Scan(&e.Sequence, &at, &e.Actor, &e.Role, &e.Action, &e.Kind, &e.ID, &e.Organization, &e.Before, &e.After, &e.Reason, &e.RequestID)
 			e.At = moment(at)
 			entries = append(entries, e)
-			if size += e.Size(); err == nil && filter.Bytes > 0 && size >= filter.Bytes {
-				return errEnough
-			}
 			return err
-		}, query, args...)
-		if errors.Is(err, errEnough) {
-			return nil
-		}
-		return err
+		}, columns+rest, args...)
 	})
 	if err != nil {
 		return nil, err

@@ -213,9 +213,31 @@ func value(content []byte) (v any, err error) {
 }
 
 const (
-	selectChanges = "SELECT revision, action, kind, id, before_content, after_content, actor, role, reason, request_id, made_at FROM change WHERE revision < $2"
+	changeColumns = "SELECT revision, action, kind, id, before_content, after_content, actor, role, reason, request_id, made_at"
+	changesBelow  = " FROM change WHERE revision < $2"
 	newestFirst   = " ORDER BY revision DESC LIMIT $1"
 )
+
+// fitting counts the rows of a table of changes, chosen and ordered by rest, down to the one by which what they show comes to so many bytes. To
+// ask for those alone costs less than to stop in the middle of more: PostgreSQL has sent them by then.
+func fitting(ctx context.Context, tx tx, most int, rest string, args ...any) (n int, err error) {
+	size := 0
+	err = tx.each(ctx, func(row row) error {
+		var bytes int
+		err := row.Scan(&bytes)
+		if size, n = size+bytes, n+1; err == nil && size >= most {
+			return errEnough
+		}
+		return err
+	}, "SELECT coalesce(octet_length(before_content), 0) + coalesce(octet_length(after_content), 0)"+rest, args...)
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return n, err
+}
+
+// errEnough ends the reading of rows before their end.
+var errEnough = errors.New("there is enough")
 
 // History is policy.Book's. It gives at most 1,000 entries, and so many for a limit of 0.
 func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before int64, limit int) ([]policy.Change, error) {
@@ -225,16 +247,21 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before 
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	query, args := selectChanges, []any{min(limit, maxDocumentHistory), before}
+	rest, args := changesBelow, []any{min(limit, maxDocumentHistory), before}
 	if kind != "" {
-		query, args = query+" AND kind = $3", append(args, kind)
+		rest, args = rest+" AND kind = $3", append(args, kind)
 		if id != "" {
-			query, args = query+" AND id = $4", append(args, id)
+			rest, args = rest+" AND id = $4", append(args, id)
 		}
 	}
-	query += newestFirst
+	rest += newestFirst
 	var entries []policy.Change
 	err := b.read(ctx, func(ctx context.Context, tx tx) error {
+		n, err := fitting(ctx, tx, policy.HistoryBytes, rest, args...)
+		if err != nil {
+			return err
+		}
+		args[0] = n
 		return tx.each(ctx, func(row row) error {
 			var entry policy.Change
 			var before, after []byte
@@ -243,7 +270,7 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before 
 			entry.Before, entry.After, entry.At = before, after, time.Unix(0, at).UTC()
 			entries = append(entries, entry)
 			return err
-		}, query, args...)
+		}, changeColumns+rest, args...)
 	})
 	if err != nil {
 		return nil, err

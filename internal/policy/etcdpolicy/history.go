@@ -52,7 +52,7 @@ func (b *Book) History(ctx context.Context, kind policy.Kind, id string, before 
 		at = min(at, before-1)
 	}
 	err = t.walk(ctx, at)
-	return t.found[:min(len(t.found), limit)], err
+	return t.found, err
 }
 
 // journal is the newest entries below the revision before, or of all where that is 0, of all documents or of all of a kind.
@@ -65,7 +65,8 @@ func (b *Book) journal(ctx context.Context, kind policy.Kind, before int64, limi
 	if before == 1 { // The store begins at 1, and 0 would mean no bound.
 		return changes, nil
 	}
-	for page := min(limit, 100); len(changes) < limit; {
+	size := 0
+	for page := min(limit, 100); len(changes) < limit && size < policy.HistoryBytes; {
 		options := []clientv3.OpOption{
 			clientv3.WithPrefix(), clientv3.WithLimit(int64(min(page, limit-len(changes)))),
 			clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortDescend),
@@ -85,6 +86,10 @@ func (b *Book) journal(ctx context.Context, kind policy.Kind, before int64, limi
 			before = kv.GetCreateRevision()
 			if c, ok := changeOf(kv); ok {
 				changes = append(changes, c)
+				size += c.Size()
+			}
+			if size >= policy.HistoryBytes {
+				break
 			}
 		}
 		if len(answer.Kvs) == 0 || before <= 1 {
@@ -114,13 +119,24 @@ type trace struct {
 	limit   int
 	entries []policy.Change // the newest first
 	found   []policy.Change
+	size    int // of found, in bytes
 	past    int // of found, those without an entry
+}
+
+// full says that there is enough for one answer.
+func (t *trace) full() bool {
+	return len(t.found) >= t.limit || t.past >= maxPast || t.size >= policy.HistoryBytes
+}
+
+func (t *trace) add(c policy.Change) {
+	t.found = append(t.found, c)
+	t.size += c.Size()
 }
 
 // walk finds the changes at and below a revision, the newest first.
 func (t *trace) walk(ctx context.Context, at int64) error {
 	after := -1 // the index in found of a change whose Before is not known yet
-	for at > 0 && len(t.found) < t.limit && t.past < maxPast {
+	for at > 0 && (after >= 0 || !t.full()) {
 		kv, err := t.version(ctx, at)
 		if errors.Is(err, rpctypes.ErrCompacted) {
 			t.rest(at)
@@ -131,25 +147,28 @@ func (t *trace) walk(ctx context.Context, at int64) error {
 		}
 		if after >= 0 && kv != nil {
 			t.found[after].Before = content(kv.GetValue())
+			t.size += len(t.found[after].Before)
 		}
-		after = -1
+		if after = -1; t.full() {
+			return nil
+		}
 		newest, known := t.newest(at)
 		switch {
 		case kv != nil && known && newest.Revision == kv.GetModRevision(), kv == nil && known && newest.Action == policy.ActionDelete:
-			t.found = append(t.found, newest)
+			t.add(newest)
 		case kv != nil:
 			c := policy.Change{Revision: kv.GetModRevision(), Action: policy.ActionCreate, Kind: t.kind, ID: t.id, After: content(kv.GetValue())}
 			if kv.GetCreateRevision() != kv.GetModRevision() {
 				c.Action, after = policy.ActionUpdate, len(t.found)
 			}
-			t.found = append(t.found, c)
+			t.add(c)
 			t.past++
 		case known: // It was there, and is gone without an entry.
 			c, err := t.deletion(ctx, newest, at)
 			if err != nil {
 				return err
 			}
-			t.found = append(t.found, c)
+			t.add(c)
 			t.past++
 		default:
 			return nil
@@ -162,8 +181,8 @@ func (t *trace) walk(ctx context.Context, at int64) error {
 // rest takes the entries at and below a revision that etcd knows nothing more of.
 func (t *trace) rest(at int64) {
 	for _, c := range t.entries {
-		if c.Revision <= at {
-			t.found = append(t.found, c)
+		if c.Revision <= at && !t.full() {
+			t.add(c)
 		}
 	}
 }

@@ -90,6 +90,9 @@ func TestChangesPastTheRouterAreInTheHistory(t *testing.T) {
 		if some := history(3); told(some) != "update 7>8 , update 6>7 ops, create >6 " {
 			t.Errorf("the newest three are %s", told(some))
 		}
+		if one := history(1); told(one) != "update 7>8 " {
+			t.Errorf("the newest is %s, though another page has what was before it", told(one))
+		}
 		s.compact(t, revisions[3]) // That of 6.
 		want = "update 7>8 , update 6>7 ops, create >6 , create >5 ops, delete 4> ops, update 2>3 ops"
 		if got := told(history(100)); got != want {

@@ -3,6 +3,8 @@ package sourcetest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,6 +128,51 @@ func historyInPages(t *testing.T, p Place) {
 	}
 	if none, err := p.Book.History(t.Context(), "", "", 1, 2); err != nil || len(none) > 0 {
 		t.Errorf("before the first: %+v, %v", none, err)
+	}
+}
+
+// historyInBytes reads a history that is larger than a page may be. No entry is lost between pages, and none is told twice.
+func historyInBytes(t *testing.T, p Place) {
+	pads := map[string]string{"a": strings.Repeat("x", 200<<10), "b": "x"}
+	var all, ofOne []string // What is written, the newest first.
+	for version := range 14 {
+		for _, id := range []string{"a", "b"} {
+			content := fmt.Appendf(nil, `{"kind":"Price","id":%q,"version":%d,"pad":%q}`, id, version, pads[id])
+			entry := fmt.Sprint(id, " ", version)
+			write(t, p.Book, policy.Write{Kind: policy.KindPrice, ID: id, Content: content, Reason: entry})
+			if all = append([]string{entry}, all...); id == "a" {
+				ofOne = append([]string{entry}, ofOne...)
+			}
+		}
+	}
+	for _, of := range []struct {
+		kind policy.Kind
+		id   string
+		want []string
+	}{{policy.KindPrice, "a", ofOne}, {policy.KindPrice, "", all}, {"", "", all}} {
+		var got []string
+		pages := 0
+		for before := int64(0); len(got) <= len(of.want); pages++ {
+			page, err := p.Book.History(t.Context(), of.kind, of.id, before, 1000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			size := 0
+			for i := range page {
+				if size >= policy.HistoryBytes {
+					t.Errorf("%s %s: a page of %d entries goes on after %d bytes", of.kind, of.id, len(page), size)
+				}
+				size += page[i].Size()
+				got = append(got, page[i].Reason)
+			}
+			before = page[len(page)-1].Revision
+		}
+		if !slices.Equal(got, of.want) || pages < 2 {
+			t.Errorf("%s %s: %d pages have %q, want %q", of.kind, of.id, pages, got, of.want)
+		}
 	}
 }
 

@@ -131,6 +131,7 @@ var tests = []struct {
 	{"the history tells who, when, why and what", []need{writable}, history},
 	{"the history tells the role and the request", []need{writable}, historyTellsTheRequest},
 	{"the history is read in pages", []need{writable}, historyInPages},
+	{"a page of the history has a size", []need{writable}, historyInBytes},
 	{"the history of all is in one order", []need{writable}, historyOfAll},
 	{"an old content can be written again", []need{writable}, rollback},
 	{"a change past the router has no actor", []need{writable, rawWrites}, historyPastTheRouter},
