@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -45,14 +44,17 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 	f.StringVar(&filter.Before, "before", "", "go on where the list before ended: its `NEXT`")
 	limit := f.Int("limit", 50, "at most so many changes; 0: all of them")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		if *limit < 0 {
-			return errors.New("--limit must be 0 or more")
-		}
 		var err error
 		if filter.Since, err = sinceWhen(*since, time.Now()); err != nil {
 			return err
 		}
-		found, err := o.entries(api, filter, *limit)
+		var found adminapi.Entries
+		found.Items, found.Next, err = gather(filter.Before, *limit, func(before string, limit int) ([]adminapi.Entry, string, error) {
+			filter.Before, filter.Limit = before, limit
+			page, err := api.Entries(o.Context(), filter)
+			found.Since = page.Since
+			return page.Items, page.Next, err
+		})
 		switch {
 		case err != nil:
 			return err
@@ -100,28 +102,6 @@ func thing(e *adminapi.Entry) string {
 		}
 	}
 	return e.ID
-}
-
-// mostEntries is how many entries one page can hold.
-const mostEntries = 1000
-
-// entries reads page after page until there are limit entries, or at 0 until there are no more.
-func (o *operation) entries(api *adminapi.Client, filter adminapi.EntryFilter, limit int) (adminapi.Entries, error) {
-	all := adminapi.Entries{Items: []adminapi.Entry{}}
-	for {
-		filter.Limit = mostEntries
-		if limit > 0 {
-			filter.Limit = min(limit-len(all.Items), mostEntries)
-		}
-		page, err := api.Entries(o.Context(), filter)
-		if err != nil {
-			return all, err
-		}
-		all.Items, all.Next, all.Since = append(all.Items, page.Items...), page.Next, page.Since
-		if filter.Before = page.Next; page.Next == "" || limit > 0 && len(all.Items) >= limit {
-			return all, nil
-		}
-	}
 }
 
 // sinceWhen reads how long ago, a day or a moment, in the zone that times are shown in; "" is none.

@@ -404,18 +404,24 @@ A change without a name was made past the router, in the store itself. ` + kinds
 			return nil
 		},
 	}
-	limit := c.Flags().Int("limit", 0, "at most so many changes; 0 leaves it to the server")
+	before := c.Flags().String("before", "", "go on where the list before ended: its `NEXT`")
+	limit := c.Flags().Int("limit", 50, "at most so many changes; 0: all of them")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
-		var history adminapi.History
-		var err error
-		if len(args) == 0 {
-			history, err = api.Audit(o.Context(), *limit)
-		} else {
-			var kind policy.Kind
-			if kind, err = policy.KindOf(args[0]); err == nil {
-				history, err = api.History(o.Context(), kind.Collection(), args[1], *limit)
+		ask := func(page adminapi.HistoryPage) (adminapi.History, error) { return api.Audit(o.Context(), page) }
+		if len(args) > 0 {
+			kind, err := policy.KindOf(args[0])
+			if err != nil {
+				return err
+			}
+			ask = func(page adminapi.HistoryPage) (adminapi.History, error) {
+				return api.History(o.Context(), kind.Collection(), args[1], page)
 			}
 		}
+		items, next, err := gather(*before, *limit, func(before string, limit int) ([]adminapi.Change, string, error) {
+			page, err := ask(adminapi.HistoryPage{Before: before, Limit: limit})
+			return page.Items, page.Next, err
+		})
+		history := adminapi.History{Items: items, Next: next}
 		switch {
 		case err != nil:
 			return err
@@ -428,7 +434,7 @@ A change without a name was made past the router, in the store itself. ` + kinds
 		for _, e := range history.Items {
 			rows = append(rows, []string{revision(e.Revision), when(e.At), e.Actor, e.Action, e.Kind + " " + e.ID, e.Reason})
 		}
-		return o.table([]string{"REVISION", "WHEN", "BY", "ACTION", "DOCUMENT", "REASON"}, rows)
+		return o.past([]string{"REVISION", "WHEN", "BY", "ACTION", "DOCUMENT", "REASON"}, rows, history.Next)
 	}).withOutput().Command
 }
 

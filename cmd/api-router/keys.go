@@ -210,7 +210,7 @@ may do much, the table has the beginning of that; "api-router key get", -o yaml 
 	}
 	organization, pages := ownerFlag(c, "key"), addPageFlags(c, "keys")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		items, next, err := gather(pages, func(after string, limit int) ([]adminapi.Key, string, error) {
+		items, next, err := gather(pages.after, pages.limit, func(after string, limit int) ([]adminapi.Key, string, error) {
 			found, err := api.Keys(o.Context(), *organization, after, limit)
 			return found.Items, found.Next, err
 		})

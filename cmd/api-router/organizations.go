@@ -65,7 +65,7 @@ func orgListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "List the organizations", Example: `  api-router org list`, Args: cobra.NoArgs}
 	pages := addPageFlags(c, "organizations")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		items, next, err := gather(pages, func(after string, limit int) ([]adminapi.Organization, string, error) {
+		items, next, err := gather(pages.after, pages.limit, func(after string, limit int) ([]adminapi.Organization, string, error) {
 			found, err := api.Organizations(o.Context(), after, limit)
 			return found.Items, found.Next, err
 		})

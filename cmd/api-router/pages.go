@@ -23,25 +23,33 @@ func addPageFlags(c *cobra.Command, noun string) *pageFlags {
 	return p
 }
 
-// gather asks page by page until there is no more, or as many as are wanted; next is where it goes on.
-func gather[T any](p *pageFlags, ask func(after string, limit int) (items []T, next string, err error)) (all []T, next string, err error) {
-	if p.limit < 0 {
+// gather asks page by page from where a list goes on, until there is no more, or as many as limit says; 0 is all of them. next is where it goes on.
+func gather[T any](from string, limit int, ask func(from string, limit int) (items []T, next string, err error)) (all []T, next string, err error) {
+	if limit < 0 {
 		return nil, "", errors.New("--limit must be above 0, or 0 for all of them")
 	}
-	all, next = []T{}, p.after
+	all, next = []T{}, from
 	for {
 		size := pageSize
-		if p.limit > 0 {
-			size = min(size, p.limit-len(all))
+		if limit > 0 {
+			size = min(size, limit-len(all))
 		}
 		var some []T
 		if some, next, err = ask(next, size); err != nil {
 			return nil, "", err
 		}
-		if all = append(all, some...); next == "" || len(all) == p.limit {
+		if all = append(all, some...); next == "" || limit > 0 && len(all) >= limit {
 			return all, next, nil
 		}
 	}
+}
+
+// past is a table of changes, with how to see those before them.
+func (o *operation) past(head []string, rows [][]string, next string) error {
+	if err := o.table(head, rows); err != nil || next == "" {
+		return err
+	}
+	return o.printf("What is older: --before %s; --limit 0 lists all.\n", next)
 }
 
 // offer completes the values of a flag in a shell.

@@ -64,7 +64,7 @@ func projectListCommand(p app.Process, env map[string]string) *cobra.Command {
 	}
 	organization, pages := ownerFlag(c, "project"), addPageFlags(c, "projects")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
-		items, next, err := gather(pages, func(after string, limit int) ([]adminapi.Project, string, error) {
+		items, next, err := gather(pages.after, pages.limit, func(after string, limit int) ([]adminapi.Project, string, error) {
 			found, err := api.Projects(o.Context(), *organization, after, limit)
 			return found.Items, found.Next, err
 		})

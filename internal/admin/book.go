@@ -38,23 +38,29 @@ func (a *Admin) readOne(ctx context.Context, kind policy.Kind, id string) (polic
 
 var errNoBook = errors.New("this router has no book of documents")
 
-// changes asks the book for its history.
-func (a *Admin) changes(ctx context.Context, kind policy.Kind, id string, limit int) ([]policy.Change, error) {
+// changes asks the book for its history below the revision before, or from the newest change on at 0; more says that there is something below. A
+// page of large documents is shorter than limit.
+func (a *Admin) changes(ctx context.Context, kind policy.Kind, id string, before int64, limit int) (found []policy.Change, more bool, err error) {
 	if a.Book == nil {
-		return nil, fault.New(fault.NotFound, "there is no history: "+errNoBook.Error())
+		return nil, false, fault.New(fault.NotFound, "there is no history: "+errNoBook.Error())
 	}
 	ctx, cancel := context.WithTimeout(ctx, bookTimeout)
 	defer cancel()
-	changes, err := a.Book.History(ctx, kind, id, 0, limit)
+	found, err = a.Book.History(ctx, kind, id, before, limit)
+	if err == nil && len(found) > 0 {
+		var below []policy.Change
+		below, err = a.Book.History(ctx, kind, id, found[len(found)-1].Revision, 1)
+		more = len(below) > 0
+	}
 	switch {
 	case errors.Is(err, policy.ErrReadOnly):
-		return nil, fault.New(fault.NotFound, "there is no history: "+err.Error())
+		return nil, false, fault.New(fault.NotFound, "there is no history: "+err.Error())
 	case errors.Is(err, policy.ErrNotFound):
-		return nil, nil
+		return nil, false, nil
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, false, unavailable(err)
 	}
-	return changes, nil
+	return found, more, nil
 }
 
 // change makes one change and tells what it did. A client that leaves meanwhile does not stop it halfway.

@@ -64,7 +64,7 @@ func TestTheLifeOfADocument(t *testing.T) {
 		t.Errorf("rolled back: %+v", back)
 	}
 
-	history, err := c.History(ctx, adminapi.Backends, "a", 0)
+	history, err := c.History(ctx, adminapi.Backends, "a", adminapi.HistoryPage{})
 	must(t, err)
 	var told []string
 	for _, change := range history.Items {
@@ -77,7 +77,7 @@ func TestTheLifeOfADocument(t *testing.T) {
 	if fmt.Sprint(told) != want {
 		t.Errorf("history:\n%s\nwant\n%s", told, want)
 	}
-	audit, err := h.client(adminapi.RoleViewer).Audit(ctx, 2)
+	audit, err := h.client(adminapi.RoleViewer).Audit(ctx, adminapi.HistoryPage{Limit: 2})
 	must(t, err)
 	if len(audit.Items) != 2 || audit.Items[0].Revision != history.Items[0].Revision {
 		t.Errorf("audit: %+v", audit)
@@ -154,7 +154,7 @@ func TestTwoWritersWithOneRevisionAreNotBothHeard(t *testing.T) {
 			t.Fatalf("%d of %d were heard: %v", written, writers, outcomes)
 		}
 	}
-	history, err := h.client(adminapi.RoleViewer).History(t.Context(), adminapi.Backends, "a", 0)
+	history, err := h.client(adminapi.RoleViewer).History(t.Context(), adminapi.Backends, "a", adminapi.HistoryPage{})
 	must(t, err)
 	if len(history.Items) != 1+rounds {
 		t.Errorf("%d changes are in the history", len(history.Items))
@@ -194,7 +194,7 @@ func TestWhatCannotBeUsedIsRefusedWithEveryProblem(t *testing.T) {
 			}
 		})
 	}
-	list, err := h.client(adminapi.RoleViewer).Audit(t.Context(), 0)
+	list, err := h.client(adminapi.RoleViewer).Audit(t.Context(), adminapi.HistoryPage{})
 	must(t, err)
 	if len(list.Items) != 3 {
 		t.Errorf("%d changes: something was written", len(list.Items))
@@ -328,7 +328,7 @@ func TestFilesAreReadAndNotWritten(t *testing.T) {
 	if e := refusal(t, err); e.Status != http.StatusMethodNotAllowed {
 		t.Errorf("mark: %v", e)
 	}
-	if _, err := c.History(t.Context(), adminapi.Backends, "a", 0); refusal(t, err).Code != "not_found" {
+	if _, err := c.History(t.Context(), adminapi.Backends, "a", adminapi.HistoryPage{}); refusal(t, err).Code != "not_found" {
 		t.Errorf("history: %v", err)
 	}
 	must(t, os.WriteFile(path, []byte(strings.ReplaceAll(backendA, "http:", "ftp:")), 0o600))
@@ -384,8 +384,8 @@ func TestWhenTheBookIsGoneTheTableStays(t *testing.T) {
 		"get":      second(c.Get(context.Background(), adminapi.Policies, "other")),
 		"put":      second(c.Put(context.Background(), adminapi.Backends, "a", []byte(backendA), adminapi.If{})),
 		"delete":   second(c.Delete(context.Background(), adminapi.Backends, "a", adminapi.If{})),
-		"history":  second(c.History(context.Background(), adminapi.Backends, "a", 0)),
-		"audit":    second(c.Audit(context.Background(), 0)),
+		"history":  second(c.History(context.Background(), adminapi.Backends, "a", adminapi.HistoryPage{})),
+		"audit":    second(c.Audit(context.Background(), adminapi.HistoryPage{})),
 		"rollback": second(c.Rollback(context.Background(), adminapi.Backends, "a", adminapi.Rollback{Revision: 1})),
 		"diff":     second(c.Diff(context.Background(), []byte(backendA))),
 		"mark":     second(c.Mark(context.Background(), adminapi.MarkRequest{Backend: "a", State: "draining"})),

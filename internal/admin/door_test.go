@@ -110,7 +110,7 @@ func TestARollbackToADeletionIsRefused(t *testing.T) {
 	must(t, err)
 	_, err = c.Delete(t.Context(), adminapi.Backends, "a", adminapi.If{})
 	must(t, err)
-	history, err := c.History(t.Context(), adminapi.Backends, "a", 1)
+	history, err := c.History(t.Context(), adminapi.Backends, "a", adminapi.HistoryPage{Limit: 1})
 	must(t, err)
 	_, err = c.Rollback(t.Context(), adminapi.Backends, "a", adminapi.Rollback{Revision: history.Items[0].Revision})
 	if e := refusal(t, err); e.Code != "invalid_request" || !strings.Contains(e.Message, "delete it") {

@@ -155,7 +155,8 @@ func (a *Admin) documentEntries(ctx context.Context, q *question, below int64) (
 	if q.document == "" { // A history is of one document, or of all of them.
 		id = ""
 	}
-	for read := 0; read < mostRead && len(s.entries) < q.Limit; {
+	size := 0
+	for read := 0; read < mostRead; {
 		changes, err := a.Book.History(ctx, q.document, id, below, atOnce)
 		if err != nil {
 			return s, err
@@ -167,20 +168,20 @@ func (a *Admin) documentEntries(ctx context.Context, q *question, below int64) (
 				s.more = false
 				return s, nil
 			}
-			below, s.more = change.Revision, i < len(changes)-1 || len(changes) == atOnce
+			below, s.more = change.Revision, true
 			s.last = below
 			organization := change.Organization()
 			if !older && (q.ID == "" || q.ID == change.ID) && (q.Actor == "" || q.Actor == change.Actor) && (q.Organization == "" || q.Organization == organization) {
 				s.add(documentEntry(change, organization))
+				size += change.Size()
 			} else if !change.At.IsZero() {
 				s.until = change.At
 			}
-			if len(s.entries) == q.Limit {
+			if len(s.entries) == q.Limit || size >= q.Bytes {
 				return s, nil
 			}
 		}
-		read += len(changes)
-		if len(changes) < atOnce {
+		if read += len(changes); len(changes) == 0 {
 			s.more = false
 			break
 		}
@@ -190,7 +191,7 @@ func (a *Admin) documentEntries(ctx context.Context, q *question, below int64) (
 
 // documentEntry is a change of the history as an entry of the audit.
 func documentEntry(change *policy.Change, organization string) adminapi.Entry {
-	shown := showChange(*change)
+	shown := showChange(change)
 	return adminapi.Entry{
 		Sequence: shown.Revision, At: shown.At, Actor: shown.Actor, Role: shown.Role, Action: shown.Action, Kind: shown.Kind, ID: shown.ID,
 		Organization: organization, Before: shown.Before, After: shown.After, Reason: shown.Reason, RequestID: shown.RequestID,

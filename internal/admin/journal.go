@@ -2,7 +2,7 @@ package admin
 
 import (
 	"fmt"
-	"slices"
+	"math"
 	"strconv"
 	"strings"
 
@@ -14,41 +14,62 @@ import (
 
 // history answers the changes of one document, also of one that was deleted.
 func (a *Admin) history(c *call) (reply, error) {
-	limit, err := c.limit()
+	page, err := a.historyPage(c, c.kind, c.id)
 	if err != nil {
 		return reply{}, err
 	}
-	changes, err := a.changes(c.Context(), c.kind, c.id, limit)
-	if err != nil {
-		return reply{}, err
-	}
-	if len(changes) == 0 { // A document that was written past the router may have none.
+	if len(page.Items) == 0 { // A document that was written past the router may have none.
 		if _, err := a.get(c); err != nil {
 			return reply{}, err
 		}
 	}
-	return reply{body: showHistory(changes)}, nil
+	return reply{body: page}, nil
 }
 
 // audit answers the changes of all documents, and of nothing else: entries has everything.
 func (a *Admin) audit(c *call) (reply, error) {
-	limit, err := c.limit()
+	page, err := a.historyPage(c, "", "")
 	if err != nil {
 		return reply{}, err
 	}
-	changes, err := a.changes(c.Context(), "", "", limit)
-	if err != nil {
-		return reply{}, err
-	}
-	return reply{body: showHistory(changes)}, nil
+	return reply{body: page}, nil
 }
 
-func showHistory(changes []policy.Change) adminapi.History {
-	h := adminapi.History{Items: make([]adminapi.Change, 0, len(changes))}
-	for _, change := range changes {
-		h.Items = append(h.Items, showChange(change))
+// historyPage is the page of a history that a call asks for.
+func (a *Admin) historyPage(c *call, kind policy.Kind, id string) (adminapi.History, error) {
+	limit, err := c.limit()
+	if err != nil {
+		return adminapi.History{}, err
 	}
-	return h
+	before, err := c.before()
+	if err != nil {
+		return adminapi.History{}, err
+	}
+	changes, more, err := a.changes(c.Context(), kind, id, before, limit)
+	if err != nil {
+		return adminapi.History{}, err
+	}
+	page := adminapi.History{Items: make([]adminapi.Change, 0, len(changes))}
+	for i := range changes {
+		page.Items = append(page.Items, showChange(&changes[i]))
+	}
+	if more {
+		page.Next = strconv.FormatInt(changes[len(changes)-1].Revision, 10)
+	}
+	return page, nil
+}
+
+// before reads where a page of a history begins: below this revision; 0: from the newest change on.
+func (c *call) before() (int64, error) {
+	text := c.query.Get("before")
+	if text == "" {
+		return 0, nil
+	}
+	revision, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || revision <= 0 || strconv.FormatInt(revision, 10) != text {
+		return 0, fault.New(fault.InvalidRequest, "before is the next of the page before, as it was given").WithParam("before")
+	}
+	return revision, nil
 }
 
 // rollback writes a document as it was at a revision. That is a change like any other: it has a revision of its own.
@@ -67,22 +88,34 @@ func (a *Admin) rollback(c *call) (reply, error) {
 	if err := checkReason(ask.Reason); err != nil {
 		return reply{}, err
 	}
-	changes, err := a.changes(c.Context(), c.kind, c.id, maxLimit)
-	if err != nil {
-		return reply{}, err
-	}
-	at := slices.IndexFunc(changes, func(change policy.Change) bool { return change.Revision == ask.Revision })
+	to, err := a.changeAt(c, ask.Revision)
 	switch {
-	case at < 0:
-		return reply{}, fault.Newf(fault.NotFound, "the history of %s %s has no revision %d%s", noun(c.kind), printable(c.id), ask.Revision, revisions(changes)).
-			WithParam("revision")
-	case changes[at].After == nil:
+	case err != nil:
+		return reply{}, err
+	case to.After == nil:
 		return reply{}, fault.Newf(fault.InvalidRequest, "at revision %d the document was deleted: to have that again, delete it", ask.Revision).WithParam("revision")
 	}
 	if ask.Reason == "" {
 		ask.Reason = fmt.Sprintf("rollback to revision %d", ask.Revision)
 	}
-	return a.write(c, policy.Write{Kind: c.kind, ID: c.id, Content: changes[at].After, If: when, Reason: ask.Reason})
+	return a.write(c, policy.Write{Kind: c.kind, ID: c.id, Content: to.After, If: when, Reason: ask.Reason})
+}
+
+// changeAt finds the change of the call's document that has a revision. It reads that one alone: a whole past may be large.
+func (a *Admin) changeAt(c *call, revision int64) (policy.Change, error) {
+	found, _, err := a.changes(c.Context(), c.kind, c.id, min(revision, math.MaxInt64-1)+1, 1)
+	if err != nil {
+		return policy.Change{}, err
+	}
+	if len(found) > 0 && found[0].Revision == revision {
+		return found[0], nil
+	}
+	latest, _, err := a.changes(c.Context(), c.kind, c.id, 0, defaultLimit)
+	if err != nil {
+		return policy.Change{}, err
+	}
+	return policy.Change{}, fault.Newf(fault.NotFound, "the history of %s %s has no revision %d%s", noun(c.kind), printable(c.id), revision, revisions(latest)).
+		WithParam("revision")
 }
 
 // revisions names the latest ones that a rollback could go to.

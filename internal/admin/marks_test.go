@@ -46,7 +46,7 @@ func TestAMarkIsSetShownAndLifted(t *testing.T) {
 		must(t, err)
 		return fleet.Backends[0].State == "available" && fleet.Backends[0].Mark == nil
 	})
-	history, err := c.History(ctx, adminapi.Marks, set.ID, 0)
+	history, err := c.History(ctx, adminapi.Marks, set.ID, adminapi.HistoryPage{})
 	must(t, err)
 	if len(history.Items) != 3 || history.Items[2].Reason != "smoke" || history.Items[0].Actor != "the-operator" {
 		t.Errorf("%+v", history)

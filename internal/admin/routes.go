@@ -33,7 +33,7 @@ func (a *Admin) table() []route {
 		{http.MethodPost, "/diff", viewer, nil, a.diff},
 		{http.MethodPost, "/explain", viewer, nil, a.explain},
 		{http.MethodGet, "/decisions", viewer, []string{"limit"}, a.decisions},
-		{http.MethodGet, "/audit", reviewer, []string{"limit"}, a.audit},
+		{http.MethodGet, "/audit", reviewer, []string{"before", "limit"}, a.audit},
 		{http.MethodGet, "/audit/entries", reviewer, []string{"actor", "before", "id", "kind", "limit", "organization", "since"}, a.entries},
 		{http.MethodGet, "/fleet", viewer, nil, a.fleet},
 		{http.MethodGet, "/status", reviewer, nil, a.status},
@@ -47,7 +47,7 @@ func (a *Admin) table() []route {
 			route{http.MethodGet, path + "/{id}", viewer, nil, a.get},
 			route{http.MethodPut, path + "/{id}", writer, []string{"reason"}, a.put},
 			route{http.MethodDelete, path + "/{id}", writer, []string{"reason"}, a.delete},
-			route{http.MethodGet, path + "/{id}/history", reviewer, []string{"limit"}, a.history},
+			route{http.MethodGet, path + "/{id}/history", reviewer, []string{"before", "limit"}, a.history},
 			route{http.MethodPost, path + "/{id}/rollback", writer, nil, a.rollback})
 	}
 	return append(routes, a.identityTable()...)

@@ -141,7 +141,7 @@ func (s sight) backend(b fleet.Status) adminapi.Backend {
 	return shown
 }
 
-func showChange(c policy.Change) adminapi.Change {
+func showChange(c *policy.Change) adminapi.Change {
 	shown := func(content json.RawMessage) json.RawMessage {
 		if content == nil {
 			return json.RawMessage("null")

@@ -62,9 +62,20 @@ func (c *Client) Delete(ctx context.Context, collection, id string, when If) (Wr
 	return ask[Written](ctx, c, request{method: http.MethodDelete, path: []string{collection, id}, query: when.query(), header: when.header()})
 }
 
-// History returns the changes of one document, the newest first; limit 0 leaves their number to the server.
-func (c *Client) History(ctx context.Context, collection, id string, limit int) (History, error) {
-	return ask[History](ctx, c, request{method: http.MethodGet, path: []string{collection, id, "history"}, query: limited(limit)})
+// History returns a page of the changes of one document.
+func (c *Client) History(ctx context.Context, collection, id string, page HistoryPage) (History, error) {
+	return ask[History](ctx, c, request{method: http.MethodGet, path: []string{collection, id, "history"}, query: page.query()})
+}
+
+func (p HistoryPage) query() url.Values {
+	query := limited(p.Limit)
+	if p.Before != "" {
+		if query == nil {
+			query = url.Values{}
+		}
+		query.Set("before", p.Before)
+	}
+	return query
 }
 
 // Rollback writes a document as it was at one of its revisions, also after it was deleted.
@@ -97,9 +108,9 @@ func (c *Client) Decisions(ctx context.Context, limit int) (Decisions, error) {
 	return ask[Decisions](ctx, c, request{method: http.MethodGet, path: []string{"decisions"}, query: limited(limit)})
 }
 
-// Audit returns the changes of all documents, the newest first; limit 0 leaves their number to the server.
-func (c *Client) Audit(ctx context.Context, limit int) (History, error) {
-	return ask[History](ctx, c, request{method: http.MethodGet, path: []string{"audit"}, query: limited(limit)})
+// Audit returns a page of the changes of all documents.
+func (c *Client) Audit(ctx context.Context, page HistoryPage) (History, error) {
+	return ask[History](ctx, c, request{method: http.MethodGet, path: []string{"audit"}, query: page.query()})
 }
 
 // Fleet returns what the router serves by, and the state of its backends.

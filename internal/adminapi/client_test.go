@@ -59,8 +59,15 @@ func TestEachCallIsTheRequestItShouldBe(t *testing.T) {
 			_, err := c.Put(ctx, adminapi.Backends, "a", []byte("url: x"), adminapi.If{Revision: new(int64)})
 			return err
 		},
-		"DELETE /admin/v1/prices/a  ":                func() error { _, err := c.Delete(ctx, adminapi.Prices, "a", adminapi.If{}); return err },
-		"GET /admin/v1/backends/a/history?limit=3  ": func() error { _, err := c.History(ctx, adminapi.Backends, "a", 3); return err },
+		"DELETE /admin/v1/prices/a  ": func() error { _, err := c.Delete(ctx, adminapi.Prices, "a", adminapi.If{}); return err },
+		"GET /admin/v1/backends/a/history?before=17&limit=3  ": func() error {
+			_, err := c.History(ctx, adminapi.Backends, "a", adminapi.HistoryPage{Before: "17", Limit: 3})
+			return err
+		},
+		"GET /admin/v1/backends/a/history?before=17  ": func() error {
+			_, err := c.History(ctx, adminapi.Backends, "a", adminapi.HistoryPage{Before: "17"})
+			return err
+		},
 		`POST /admin/v1/backends/a/rollback  {"revision":3}`: func() error {
 			_, err := c.Rollback(ctx, adminapi.Backends, "a", adminapi.Rollback{Revision: 3})
 			return err
@@ -73,7 +80,7 @@ func TestEachCallIsTheRequestItShouldBe(t *testing.T) {
 		},
 		`POST /admin/v1/explain  {"model":"m"}`: func() error { _, err := c.Explain(ctx, adminapi.ExplainRequest{Model: "m"}); return err },
 		"GET /admin/v1/decisions  ":             func() error { _, err := c.Decisions(ctx, 0); return err },
-		"GET /admin/v1/audit?limit=1  ":         func() error { _, err := c.Audit(ctx, 1); return err },
+		"GET /admin/v1/audit?limit=1  ":         func() error { _, err := c.Audit(ctx, adminapi.HistoryPage{Limit: 1}); return err },
 		"GET /admin/v1/fleet  ":                 func() error { _, err := c.Fleet(ctx); return err },
 	} {
 		if err := call(); err != nil || seen != want {

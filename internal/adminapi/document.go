@@ -146,9 +146,20 @@ type Change struct {
 	At        time.Time `json:"at,omitzero"`
 }
 
-// History is a list of changes, the newest first.
+// History is a page of changes, the newest first.
 type History struct {
 	Items []Change `json:"items"`
+	// Next is where the next page begins, for HistoryPage.Before; "": this is the last. A page of large documents holds fewer changes than
+	// were asked for.
+	Next string `json:"next,omitempty"`
+}
+
+// HistoryPage says which part of a history is wanted.
+type HistoryPage struct {
+	// Before is the Next of the page before; "": from the newest change on.
+	Before string
+	// Limit is how many changes at most; 0 leaves their number to the server.
+	Limit int
 }
 
 // Rollback asks for a document as it was at one of its revisions.

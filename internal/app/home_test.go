@@ -62,7 +62,7 @@ func TestDevKeepsWhatWasAppliedOverARestart(t *testing.T) {
 	if list, err := api.List(t.Context(), "policies", false); err != nil || len(list.Items) != 3 {
 		t.Errorf("the policies are %+v, %v", list.Items, err)
 	}
-	if history, err := api.History(t.Context(), "policies", "dev-qwen3-8b", 10); err != nil || len(history.Items) != 1 || history.Items[0].Actor != "api-router" {
+	if history, err := api.History(t.Context(), "policies", "dev-qwen3-8b", adminapi.HistoryPage{Limit: 10}); err != nil || len(history.Items) != 1 || history.Items[0].Actor != "api-router" {
 		t.Errorf("a policy that nobody touched has the history %+v, %v", history.Items, err)
 	}
 	if got := stderr.String(); strings.Contains(got, "problem with a policy document") {
