@@ -63,6 +63,7 @@ audit as who changed something.`,
 	role := c.Flags().String("role", "", "`ROLE`: viewer, operator, admin or auditor")
 	offer(c, "role", roles...)
 	expires := c.Flags().String("expires", "", expiresOfAdmin+" (default: never)")
+	notEmpty(c, "expires")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
 		if *role == "" {
@@ -89,7 +90,7 @@ func adminListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List who may operate the router",
 		Long:    `List who may operate the router, by name: those of the state book. Those of identity.admin_tokens and of issuers are not among them.`,
-		Example: `  api-router admin list`, Args: cobra.NoArgs,
+		Example: `  api-router admin list`, Args: noArguments,
 	}
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
 		found, err := api.Admins(o.Context())
@@ -170,6 +171,7 @@ func adminSetCommand(p app.Process, env map[string]string) *cobra.Command {
 	role := c.Flags().String("role", "", "`ROLE`: viewer, operator, admin or auditor (default: it stays)")
 	offer(c, "role", roles...)
 	expires := c.Flags().String("expires", "", expiresOfAdmin+", or never (default: it stays)")
+	notEmpty(c, "role", "expires")
 	reason := c.Flags().String("reason", "", "why, for the audit")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, args []string) error {
 		if *role == "" && *expires == "" {

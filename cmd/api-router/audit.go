@@ -31,7 +31,7 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
   api-router audit list --actor ada --since 24h
   api-router audit list --kind key --id 1a2B3c4D -o json
   api-router audit list --kind policy --limit 0`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	var filter adminapi.EntryFilter
 	f := c.Flags()

@@ -34,19 +34,8 @@ Documentation of every setting: api-router check --settings`,
 	root.AddCommand(getCommand(p, env), applyCommand(p, env), deleteCommand(p, env), diffCommand(p, env), historyCommand(p, env), rollbackCommand(p, env),
 		backendCommand(p, env), modelCommand(p, env), explainCommand(p, env), decisionsCommand(p, env), seedCommand(p, env), migrateCommand(p, env), statusCommand(p, env), logLevelCommand(p, env),
 		orgCommand(p, env), projectCommand(p, env), keyCommand(p, env), adminCommand(p, env), auditCommand(p, env))
+	explainMistakes(root)
 	return root
-}
-
-// noCommand answers a call without a command, or with one that does not exist.
-func noCommand(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return c.Help()
-	}
-	hint := ""
-	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "; did you mean " + strings.Join(near, " or ") + "?"
-	}
-	return fmt.Errorf("there is no command %q%s (api-router --help lists them)", args[0], hint)
 }
 
 // configFlags adds --config and the flags of the settings table. The function that it returns gathers what was given.
@@ -80,7 +69,7 @@ Flags win over the environment (API_ROUTER_*), the environment over the file. Lo
 		Example: `  api-router serve --config /etc/api-router/config.yaml
   api-router serve --policies ./policies --listen :9000 --log-format text
   API_ROUTER_ENVIRONMENT=development API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true api-router serve --policies ./policies`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	sources := configFlags(c, env)
 	c.RunE = func(c *cobra.Command, _ []string) error { return app.Serve(c.Context(), p, sources()) }
@@ -104,7 +93,7 @@ Any key of the form test-ORGANIZATION-ID or dev-ORGANIZATION-ID works. It is not
   api-router dev --backend http://localhost:8000                        # vLLM
   api-router dev --backend http://localhost:11434                       # Ollama
   api-router dev --backend http://localhost:8081 --backend http://gpu:8000 --backend-key env:VLLM_API_KEY`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	f := c.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:8080", "`ADDRESS` of the public listener; :8080 lets other machines in, 127.0.0.1:0 takes any free port")
@@ -129,7 +118,7 @@ model. Use it to try policies and failover, or, with --zero-work, as the other e
 		Example: `  api-router simulate --listen 127.0.0.1:8000
   api-router simulate --listen 127.0.0.1:8001 --model qwen3-8b --speed 10 --api-key secret
   api-router simulate --listen 127.0.0.1:8002 --zero-work`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(c *cobra.Command, _ []string) error { return app.Simulate(c.Context(), p, o) },
 	}
 	f := c.Flags()
@@ -151,7 +140,7 @@ Without -f the documents are those that the configuration names. The exit code i
 		Example: `  api-router check --config /etc/api-router/config.yaml
   api-router check -f ./policies -f extra.yaml
   api-router check --settings`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	sources := configFlags(c, env)
 	files := c.Flags().StringArrayP("file", "f", nil, "`FILE` or directory with documents; may be given several times")
@@ -179,7 +168,7 @@ That is the health check of the image.`,
 		Example: `  api-router doctor --config /etc/api-router/config.yaml
   api-router doctor --policies ./policies
   api-router doctor --local --ready`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	sources := configFlags(c, env)
 	local := c.Flags().Bool("local", false, "ask the service that runs on this machine whether it lives, and nothing else")

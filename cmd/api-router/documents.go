@@ -34,7 +34,7 @@ const nameFiles = "name files and directories with -f, each with its own"
 func nothing(instead string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return fmt.Errorf("%s takes no argument, and got %q: %s", c.Name(), args[0], instead)
+			return fmt.Errorf("%s takes no argument, and got %q: %s", c.Name(), spoken(args[0]), instead)
 		}
 		return nil
 	}

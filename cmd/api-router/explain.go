@@ -108,7 +108,7 @@ func decisionsCommand(p app.Process, env map[string]string) *cobra.Command {
 		Short:   "Show the last requests of one router and where they went",
 		Long:    `Show the last requests that one router has answered, the newest first: who asked for what, which policy and backend it got, how it ended.`,
 		Example: `  api-router decisions --limit 20`,
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	limit := c.Flags().Int("limit", 0, "at most so many requests; 0 leaves it to the server")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {

@@ -108,7 +108,7 @@ func TestOrganizationsAndProjectsFromTheirBeginningToTheirEnd(t *testing.T) {
 	c.fails("project create shop --org acme", "exists already")
 	c.fails("project create shop --org nobody", "there is no organization nobody")
 	c.fails("project create a/b --org acme", "an id is")
-	c.fails("project create shop", `"org"`)
+	c.fails("project create shop", "--org is missing")
 	c.fails("project create --org acme", "name one project: api-router project create")
 	c.do("project update shop --org acme --name Shops", "Shops")
 	c.fails("project update shop --org acme", "--name is missing")
@@ -181,7 +181,7 @@ func TestAKeyIsChangedFromTheCommandLine(t *testing.T) {
 	for args, want := range map[string]string{
 		"": "name what is to change", "--clear models": "--clear \"models\" is none of endpoint, expires", "--model a --clear model": "do not go together",
 		"--name=": "--clear name takes away", "--expires=": "--clear expires takes away", "--signed=": "--clear signed takes away", "--model=": "scopes.models[0]",
-		"--tag x": "NAME=VALUE", "--expires soon": "--expires", "--expires 2001-01-01": "in the future", "--max-tokens -1": "scopes.max_tokens", "--max-tokens x": "invalid argument",
+		"--tag x": "NAME=VALUE", "--expires soon": "--expires", "--expires 2001-01-01": "in the future", "--max-tokens -1": "scopes.max_tokens", "--max-tokens x": "is no whole number",
 		"--signed perhaps": "optional, required", "--project nowhere": "has no project nowhere", "--endpoint /v1/models": "scopes.endpoints[0]",
 		"--network 10.0.0.1/8": "scopes.networks[0]", "--name x -o xml": "table, yaml, json",
 	} {
@@ -190,7 +190,7 @@ func TestAKeyIsChangedFromTheCommandLine(t *testing.T) {
 	for _, verb := range []string{"get", "update", "delete", "rotate", "revoke"} {
 		c.fails("key "+verb+" --org acme", "name one key by its id: api-router key "+verb)
 		c.fails("key "+verb+" --org acme "+made.Secret, "name it by its id")
-		c.fails("key "+verb+" "+id, `"org"`)
+		c.fails("key "+verb+" "+id, "--org is missing")
 	}
 	c.fails("key get --org nobody "+id, "there is no key "+id+" of organization nobody")
 	c.fails("key delete --org acme "+id, "revoke it first")

@@ -86,9 +86,11 @@ func addScopeFlags(c *cobra.Command, signs bool) *scopeFlags {
 	f.StringArrayVar(&s.tags, "tag", nil, "`NAME=VALUE` that stands in its usage records; may be given several times")
 	f.BoolVar(&s.scopes.Priority, "priority", false, "let it set the header x-priority")
 	offer(c, "endpoint", adminapi.Endpoints()...)
+	notEmpty(c, "project", "expires")
 	if signs {
 		f.StringVar(&s.scopes.Signature, "signed", "", "give it a secret to sign requests with; `HOW` is optional or required")
 		offer(c, "signed", signatures...)
+		notEmpty(c, "signed")
 	}
 	return s
 }
@@ -168,7 +170,7 @@ func keyCreateCommand(p app.Process, env map[string]string) *cobra.Command {
 		Example: `  api-router key create --org acme --name checkout
   api-router key create --org acme --model "gpt-oss-*" --endpoint /v1/chat/completions --network 10.0.0.0/8 --expires 90d --max-tokens 512 --tag team=shop
   api-router key create --org acme -o json | jq -r .secret`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	organization, s := ownerFlag(c, "key"), addScopeFlags(c, true)
 	name := c.Flags().String("name", "", "what people call it")
@@ -206,7 +208,7 @@ func keyListCommand(p app.Process, env map[string]string) *cobra.Command {
 		Use: "list --org ORGANIZATION", Short: "List the keys of an organization",
 		Long: `List the keys of an organization by id: what they may do, until when, and when they were used last, to a minute or so. Where a key
 may do much, the table has the beginning of that; "api-router key get", -o yaml and -o json have all of it.`,
-		Args: cobra.NoArgs, Example: `  api-router key list --org acme`,
+		Args: noArguments, Example: `  api-router key list --org acme`,
 	}
 	organization, pages := ownerFlag(c, "key"), addPageFlags(c, "keys")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
@@ -298,7 +300,7 @@ after a space its name, if it has one; empty lines and those that begin with # m
 command that was interrupted can be run again. Never put keys themselves into the file.`,
 		Example: `  api-router key import --org acme -f fingerprints.txt --expires 90d
   printf %s "$OLD_KEY" | sha256sum | cut -d" " -f1 | api-router key import --org acme -f -`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	organization, s := ownerFlag(c, "key"), addScopeFlags(c, false)
 	file := c.Flags().StringP("file", "f", "", "`FILE` with a SHA-256 on each line; - is the standard input")

@@ -88,7 +88,7 @@ func aimFlags(c *cobra.Command, noun string) func(args []string) (aim, error) {
 		return func(args []string) (aim, error) { return aim{backend: args[0]}, nil }
 	}
 	c.Use += " [MODEL]"
-	c.Args = cobra.MaximumNArgs(1)
+	c.Args = oneArgument
 	organization := c.Flags().String("org", "", "only for the `ORGANIZATION` with this id")
 	return func(args []string) (aim, error) {
 		a := aim{organization: *organization}
@@ -205,7 +205,7 @@ func markText(m *adminapi.Mark) string {
 
 func backendListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
-		Use: "list", Short: "Show every backend: health, load, marks", Example: `  api-router backend list`, Args: cobra.NoArgs,
+		Use: "list", Short: "Show every backend: health, load, marks", Example: `  api-router backend list`, Args: noArguments,
 	}
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
 		fleet, err := api.Fleet(o.Context())

@@ -18,7 +18,7 @@ the book, unless state.migrate is manual. It only goes forward, and several may 
 Behind a pooler of PostgreSQL connections that shares sessions, name the server itself here: a lock of the session keeps others away meanwhile.`,
 		Example: `  api-router migrate --config /etc/api-router/config.yaml
   API_ROUTER_STATE_PASSWORD=env:DATABASE_PASSWORD api-router migrate --state postgres://router@db.internal/router`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	sources := configFlags(c, env)
 	wait := c.Flags().Duration("wait", time.Minute, "how long the database may take to answer")

@@ -62,7 +62,7 @@ func orgCreateCommand(p app.Process, env map[string]string) *cobra.Command {
 }
 
 func orgListCommand(p app.Process, env map[string]string) *cobra.Command {
-	c := &cobra.Command{Use: "list", Short: "List the organizations", Example: `  api-router org list`, Args: cobra.NoArgs}
+	c := &cobra.Command{Use: "list", Short: "List the organizations", Example: `  api-router org list`, Args: noArguments}
 	pages := addPageFlags(c, "organizations")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
 		items, next, err := gather(pages.after, pages.limit, func(after string, limit int) ([]adminapi.Organization, string, error) {

@@ -60,7 +60,7 @@ func projectCreateCommand(p app.Process, env map[string]string) *cobra.Command {
 
 func projectListCommand(p app.Process, env map[string]string) *cobra.Command {
 	c := &cobra.Command{
-		Use: "list --org ORGANIZATION", Short: "List the projects of an organization", Example: `  api-router project list --org acme`, Args: cobra.NoArgs,
+		Use: "list --org ORGANIZATION", Short: "List the projects of an organization", Example: `  api-router project list --org acme`, Args: noArguments,
 	}
 	organization, pages := ownerFlag(c, "project"), addPageFlags(c, "projects")
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {

@@ -21,7 +21,7 @@ func statusCommand(p app.Process, env map[string]string) *cobra.Command {
 The exit code is 1 when something needs a person. doctor tells the same of a configuration that nobody runs yet.`,
 		Example: `  api-router status
   api-router status -o json --server http://10.0.0.5:8082 --token env:VIEWER_TOKEN`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	return operate(p, env, c, func(o *operation, api *adminapi.Client, _ []string) error {
 		health, err := api.Status(o.Context())
@@ -85,7 +85,7 @@ func logLevelCommand(p app.Process, env map[string]string) *cobra.Command {
 it is set again or the router ends. One router is meant, not its replicas. A reload does not undo it.`,
 		Example: `  api-router log-level
   api-router log-level debug --for 10m`,
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArgument,
 	}
 	var length span
 	c.Flags().Var(&length, "for", "`HOW LONG`, as in 10m or 2d; without it: until it is set again")

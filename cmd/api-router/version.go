@@ -64,7 +64,7 @@ func versionCommand(p app.Process) *cobra.Command {
 		Use:     "version",
 		Short:   "Print the version",
 		Example: "  api-router version\n  api-router version -o json",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	format := c.Flags().StringP("output", "o", "text", "`FORMAT`: text or json")
 	c.RunE = func(*cobra.Command, []string) error {
