@@ -72,11 +72,9 @@ rather than a part: while etcd is away, a --kind that is no document asks the st
 			}
 			rows = append(rows, []string{when(e.At), who, e.Action, e.Kind, thing(e), e.Organization, e.Reason})
 		}
-		if err := o.table([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows); err != nil {
+		err = o.part([]string{"WHEN", "BY", "ACTION", "KIND", "ID", "ORGANIZATION", "REASON"}, rows, older, found.Next)
+		if err != nil || found.Next != "" {
 			return err
-		}
-		if found.Next != "" {
-			return o.printf("What is older: --before %s; --limit 0 lists all.\n", found.Next)
 		}
 		return o.printf("%s", reach(&found, filter.Since))
 	}).withOutput().Command

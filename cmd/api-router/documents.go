@@ -434,7 +434,7 @@ A change without a name was made past the router, in the store itself. ` + kinds
 		for _, e := range history.Items {
 			rows = append(rows, []string{revision(e.Revision), when(e.At), e.Actor, e.Action, e.Kind + " " + e.ID, e.Reason})
 		}
-		return o.past([]string{"REVISION", "WHEN", "BY", "ACTION", "DOCUMENT", "REASON"}, rows, history.Next)
+		return o.part([]string{"REVISION", "WHEN", "BY", "ACTION", "DOCUMENT", "REASON"}, rows, older, history.Next)
 	}).withOutput().Command
 }
 

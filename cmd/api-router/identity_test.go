@@ -129,6 +129,11 @@ func TestOrganizationsAndProjectsFromTheirBeginningToTheirEnd(t *testing.T) {
 	if found := read[adminapi.Projects](c, "project list --org acme --after b"); len(found.Items) != 2 || found.Items[0].ID != "shop" || found.Next != "" {
 		t.Errorf("%+v", found)
 	}
+	c.do("org list --limit 2 --after a", "What follows: --after b; --limit 0 lists all.")
+	c.do("project list --org acme --limit 1", "What follows: --after a;")
+	if all := c.do("org list") + c.do("project list --org acme --limit 4"); strings.Contains(all, "What follows") {
+		t.Errorf("a whole list goes on:\n%s", all)
+	}
 	c.fails("org list --limit -1", "--limit must be above 0")
 	c.do("org list --after z", "no such organizations")
 
@@ -151,7 +156,7 @@ func TestAKeyIsChangedFromTheCommandLine(t *testing.T) {
 	c.do("org create acme")
 	c.do("project create shop --org acme")
 	c.do("key list --org acme", "Organization acme has no such keys")
-	var made struct {
+	var made, second struct {
 		Key    adminapi.Key `json:"key"`
 		Secret string       `json:"secret"`
 	}
@@ -170,6 +175,13 @@ func TestAKeyIsChangedFromTheCommandLine(t *testing.T) {
 	if listed := read[adminapi.Keys](c, "key list --org acme").Items[0]; fmt.Sprint(listed) != fmt.Sprint(k) {
 		t.Errorf("the list has %+v, the key is %+v", listed, k)
 	}
+	other := c.shows("key create --org acme --name other -o json")
+	c.do("key list --org acme --limit 1", "What follows: --after ")
+	if err := json.Unmarshal([]byte(other), &second); err != nil {
+		t.Fatal(err)
+	}
+	c.do("key revoke --org acme " + second.Key.ID)
+	c.do("key delete --org acme " + second.Key.ID)
 	c.do("key list --org acme", "STATE", "LAST USED", "active", "and 1 more")
 	c.do(update+"--priority=false --clear model --clear tag --clear max-tokens --clear expires", "never", "all")
 	if k := read[adminapi.Key](c, "key get --org acme "+id); len(k.Scopes.Models)+len(k.Scopes.Tags) > 0 || k.Scopes.Priority || k.Scopes.MaxTokens > 0 || !k.ExpiresAt.IsZero() ||

@@ -229,7 +229,7 @@ may do much, the table has the beginning of that; "api-router key get", -o yaml 
 			k := &items[i]
 			rows = append(rows, []string{k.ID, k.Name, k.Project, k.State, may(&k.Scopes), when(k.ExpiresAt), when(k.LastUsedAt), when(k.CreatedAt), k.CreatedBy})
 		}
-		return o.table([]string{"ID", "NAME", "PROJECT", "STATE", "MAY", "EXPIRES", "LAST USED", "CREATED", "BY"}, rows)
+		return o.part([]string{"ID", "NAME", "PROJECT", "STATE", "MAY", "EXPIRES", "LAST USED", "CREATED", "BY"}, rows, follows, next)
 	}).withOutput().Command
 }
 

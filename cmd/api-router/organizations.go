@@ -77,7 +77,7 @@ func orgListCommand(p app.Process, env map[string]string) *cobra.Command {
 		case len(items) == 0:
 			return o.printf("There are no such organizations; \"api-router org create ID\" makes one.\n")
 		}
-		return o.organizations(items...)
+		return o.organizations(next, items...)
 	}).withOutput().Command
 }
 
@@ -91,11 +91,11 @@ func orgGetCommand(p app.Process, env map[string]string) *cobra.Command {
 		case o.output != asTable:
 			return o.print(found)
 		}
-		return o.organizations(found)
+		return o.organizations("", found)
 	}).withOutput().Command
 }
 
-func (o *operation) organizations(list ...adminapi.Organization) error {
+func (o *operation) organizations(next string, list ...adminapi.Organization) error {
 	rows := make([][]string, 0, len(list))
 	for _, each := range list {
 		state := "enabled"
@@ -104,7 +104,7 @@ func (o *operation) organizations(list ...adminapi.Organization) error {
 		}
 		rows = append(rows, []string{each.ID, each.Name, each.TimeZone, state, when(each.CreatedAt), revision(each.Revision)})
 	}
-	return o.table([]string{"ID", "NAME", "TIME ZONE", "STATE", "CREATED", "REVISION"}, rows)
+	return o.part([]string{"ID", "NAME", "TIME ZONE", "STATE", "CREATED", "REVISION"}, rows, follows, next)
 }
 
 func orgUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
@@ -139,7 +139,7 @@ func orgUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
 		case o.output != asTable:
 			return o.print(after)
 		}
-		return o.organizations(after)
+		return o.organizations("", after)
 	}).withOutput().Command
 }
 

@@ -44,12 +44,18 @@ func gather[T any](from string, limit int, ask func(from string, limit int) (ite
 	}
 }
 
-// past is a table of changes, with how to see those before them.
-func (o *operation) past(head []string, rows [][]string, next string) error {
+// The words for where a list goes on, before its next.
+const (
+	older   = "What is older: --before"
+	follows = "What follows: --after"
+)
+
+// part is a table that goes on at next, which is said in the words of goesOn.
+func (o *operation) part(head []string, rows [][]string, goesOn, next string) error {
 	if err := o.table(head, rows); err != nil || next == "" {
 		return err
 	}
-	return o.printf("What is older: --before %s; --limit 0 lists all.\n", next)
+	return o.printf("%s %s; --limit 0 lists all.\n", goesOn, next)
 }
 
 // offer completes the values of a flag in a shell.

@@ -76,7 +76,7 @@ func projectListCommand(p app.Process, env map[string]string) *cobra.Command {
 		case len(items) == 0:
 			return o.printf("Organization %[1]s has no such projects; \"api-router project create --org %[1]s ID\" makes one.\n", *organization)
 		}
-		return o.projects(items...)
+		return o.projects(next, items...)
 	}).withOutput().Command
 }
 
@@ -93,16 +93,16 @@ func projectGetCommand(p app.Process, env map[string]string) *cobra.Command {
 		case o.output != asTable:
 			return o.print(found)
 		}
-		return o.projects(found)
+		return o.projects("", found)
 	}).withOutput().Command
 }
 
-func (o *operation) projects(list ...adminapi.Project) error {
+func (o *operation) projects(next string, list ...adminapi.Project) error {
 	rows := make([][]string, 0, len(list))
 	for _, each := range list {
 		rows = append(rows, []string{each.ID, each.Name, when(each.CreatedAt), revision(each.Revision)})
 	}
-	return o.table([]string{"ID", "NAME", "CREATED", "REVISION"}, rows)
+	return o.part([]string{"ID", "NAME", "CREATED", "REVISION"}, rows, follows, next)
 }
 
 func projectUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
@@ -128,7 +128,7 @@ func projectUpdateCommand(p app.Process, env map[string]string) *cobra.Command {
 		case o.output != asTable:
 			return o.print(after)
 		}
-		return o.projects(after)
+		return o.projects("", after)
 	}).withOutput().Command
 }
 

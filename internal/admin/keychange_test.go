@@ -375,6 +375,9 @@ func TestListsOfOrganizationsAndProjectsComeInPages(t *testing.T) {
 	} {
 		var all []string
 		for ids, next := ask(""); ; ids, next = ask(next) {
+			if len(ids) == 0 {
+				t.Errorf("after %v is a page of nothing", all)
+			}
 			if all = append(all, ids...); next == "" || len(all) > 10 {
 				break
 			}

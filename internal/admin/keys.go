@@ -36,21 +36,16 @@ var keyForm = regexp.MustCompile(`^[0-9A-Za-z]{8}$`)
 
 // keyPage answers a page of an organization's keys.
 func (*Admin) keyPage(ctx context.Context, book Identities, c *call) (reply, error) {
-	after, limit, err := c.page(keyForm)
-	if err != nil {
-		return reply{}, err
-	}
-	found, err := book.Keys(ctx, c.organization, after, limit)
+	found, next, err := turn(c, keyForm, func(k *auth.Key) string { return k.ID }, func(after string, limit int) ([]auth.Key, error) {
+		return book.Keys(ctx, c.organization, after, limit)
+	})
 	if err != nil {
 		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
 	}
-	answer := adminapi.Keys{Items: make([]adminapi.Key, 0, len(found))}
+	answer := adminapi.Keys{Items: make([]adminapi.Key, 0, len(found)), Next: next}
 	now := time.Now()
 	for i := range found {
 		answer.Items = append(answer.Items, showKey(&found[i], now))
-	}
-	if len(found) == limit {
-		answer.Next = found[limit-1].ID
 	}
 	return reply{body: answer}, nil
 }

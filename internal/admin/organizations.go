@@ -94,33 +94,38 @@ func identityRefusal(err error, what string, when *int64) error {
 		WithCause(err)
 }
 
-// page reads which page of a list is asked for: what comes after an id of this form, and how much of it.
-func (c *call) page(form *regexp.Regexp) (after string, limit int, err error) {
-	if limit, err = c.limit(); err != nil {
-		return "", 0, err
+// turn reads the page of a list that is asked for: what comes after an id of this form, and how much of it. next is where the list goes on, and ""
+// where nothing follows.
+func turn[T any](c *call, form *regexp.Regexp, id func(*T) string, list func(after string, limit int) ([]T, error)) (found []T, next string, err error) {
+	limit, err := c.limit()
+	if err != nil {
+		return nil, "", err
 	}
-	after = c.query.Get("after")
+	after := c.query.Get("after")
 	if after != "" && !form.MatchString(after) {
-		return "", 0, fault.New(fault.InvalidRequest, "after is an id: the next of the page before").WithParam("after")
+		return nil, "", fault.New(fault.InvalidRequest, "after is an id: the next of the page before").WithParam("after")
 	}
-	return after, limit, nil
+	if found, err = list(after, limit); err != nil || len(found) < limit {
+		return found, "", err
+	}
+	next = id(&found[limit-1])
+	rest, err := list(next, 1)
+	if len(rest) == 0 {
+		next = ""
+	}
+	return found, next, err
 }
 
 func (*Admin) organizations(ctx context.Context, book Identities, c *call) (reply, error) {
-	after, limit, err := c.page(idForm)
-	if err != nil {
-		return reply{}, err
-	}
-	found, err := book.Organizations(ctx, after, limit)
+	found, next, err := turn(c, idForm, func(o *auth.Organization) string { return o.ID }, func(after string, limit int) ([]auth.Organization, error) {
+		return book.Organizations(ctx, after, limit)
+	})
 	if err != nil {
 		return reply{}, identityRefusal(err, "organization", nil)
 	}
-	answer := adminapi.Organizations{Items: make([]adminapi.Organization, 0, len(found))}
+	answer := adminapi.Organizations{Items: make([]adminapi.Organization, 0, len(found)), Next: next}
 	for _, o := range found {
 		answer.Items = append(answer.Items, adminapi.Organization(o))
-	}
-	if len(found) == limit {
-		answer.Next = found[limit-1].ID
 	}
 	return reply{body: answer}, nil
 }

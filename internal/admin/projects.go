@@ -17,20 +17,15 @@ type Projects interface {
 }
 
 func (*Admin) projects(ctx context.Context, book Identities, c *call) (reply, error) {
-	after, limit, err := c.page(idForm)
-	if err != nil {
-		return reply{}, err
-	}
-	found, err := book.Projects(ctx, c.organization, after, limit)
+	found, next, err := turn(c, idForm, func(p *auth.Project) string { return p.ID }, func(after string, limit int) ([]auth.Project, error) {
+		return book.Projects(ctx, c.organization, after, limit)
+	})
 	if err != nil {
 		return reply{}, identityRefusal(err, "organization "+c.organization, nil)
 	}
-	answer := adminapi.Projects{Items: make([]adminapi.Project, 0, len(found))}
+	answer := adminapi.Projects{Items: make([]adminapi.Project, 0, len(found)), Next: next}
 	for _, p := range found {
 		answer.Items = append(answer.Items, adminapi.Project(p))
-	}
-	if len(found) == limit {
-		answer.Next = found[limit-1].ID
 	}
 	return reply{body: answer}, nil
 }
