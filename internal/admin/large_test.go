@@ -1,121 +1,153 @@
 package admin
 
 import (
+	"database/sql"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/internal/state"
 )
 
-// pad makes a document as large as one can be, give or take a little.
-var pad = strings.Repeat("x", 250<<10)
+// largest is about as much as a document can hold, in bytes.
+const largest = 250_000
 
-// enlarge gives the backend "large" a past of so many changes, each of half a megabyte, and tells their reasons, the newest first.
-func enlarge(t *testing.T, book policy.Book, versions int) (reasons []string) {
+// enlarge gives the backend "large" a past of so many changes, each of half a megabyte, and tells their reasons, the newest first. It puts them into
+// the tables at once: to write so much change by change takes longer than a busy machine has.
+func enlarge(t *testing.T, path string, versions int) (reasons []string) {
 	t.Helper()
-	for version := range versions {
-		reason := fmt.Sprint("version ", version)
-		content := fmt.Appendf(nil, `{"kind":"Backend","id":"large","url":"http://127.0.0.1:9","max_concurrency":%d,"pad":%q}`, version+1, pad)
-		_, err := book.Write(t.Context(), policy.Write{Kind: policy.KindBackend, ID: "large", Content: content, Actor: "olga", Reason: reason})
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(60000)")
+	must(t, err)
+	defer func() { must(t, db.Close()) }()
+	var last, sequence int
+	must(t, db.QueryRow("SELECT (SELECT value FROM counter WHERE name = 'revision'), (SELECT value FROM counter WHERE name = 'audit')").Scan(&last, &sequence))
+	content := fmt.Sprintf(`'{"kind":"Backend","id":"large","pad":"' || printf('%%.*c', %d, 'x') || '"}'`, largest)
+	rows := fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", versions)
+	for _, statement := range []string{
+		rows + `INSERT INTO change (revision, action, kind, id, before_content, after_content, actor, role, reason, request_id, made_at)
+			SELECT i + ?1, 'update', 'Backend', 'large', ` + content + ", " + content + ", 'olga', 'admin', 'version ' || (i + ?1), 'r', i + ?3 FROM n WHERE ?2 >= 0",
+		rows + `INSERT INTO audit (sequence, made_at, actor, role, action, kind, id, organization, before_content, after_content, reason, request_id)
+			SELECT i + ?2, i + ?3, 'olga', 'admin', 'update', 'Backend', 'large', '', ` + content + ", " + content + ", 'version ' || (i + ?1), 'r' FROM n",
+		"UPDATE counter SET value = value + " + strconv.Itoa(versions) + " WHERE name IN ('revision', 'audit') AND ?1 + ?2 + ?3 > 0",
+	} {
+		_, err := db.Exec(statement, last, sequence, time.Now().UnixNano())
 		must(t, err)
-		reasons = append([]string{reason}, reasons...)
+	}
+	for version := versions; version > 0; version-- {
+		reasons = append(reasons, fmt.Sprint("version ", last+version))
 	}
 	return reasons
 }
 
-// allOf reads page after page of a path, and gives the reasons and how many pages there were. None is larger than a page may be.
-func (h *house) allOf(path string) (reasons []string, pages int) {
-	h.t.Helper()
-	for before := ""; ; pages++ {
-		query := url.Values{"limit": {fmt.Sprint(maxLimit)}}
-		if before != "" {
-			query.Set("before", before)
-		}
-		got := h.send(adminapi.RoleAuditor, http.MethodGet, adminapi.Prefix+path+"?"+query.Encode(), "")
-		var page struct {
-			Items []struct{ Reason string }
-			Next  string
-		}
-		must(h.t, json.Unmarshal(got.body, &page))
-		if most := policy.HistoryBytes + 3*len(pad); got.StatusCode != http.StatusOK || len(got.body) > most {
-			h.t.Fatalf("%d, %d bytes, want at most %d", got.StatusCode, len(got.body), most)
-		}
-		for _, item := range page.Items {
-			reasons = append(reasons, item.Reason)
-		}
-		if before = page.Next; before == "" {
-			return reasons, pages + 1
-		}
-	}
-}
-
-func TestALargePastIsToldInPagesOfASize(t *testing.T) {
-	separate, elsewhere, _ := apart(t)
-	for where, h := range map[string]*house{"in the state book": newHouse(t), "beside it": separate} {
-		t.Run(where, func(t *testing.T) {
-			h.t = t
-			var book policy.Book = elsewhere
-			if h != separate {
-				book = h.Book
-			}
-			want := enlarge(t, book, 20)
-			for _, path := range []string{"/audit", "/backends/large/history", "/audit/entries"} {
-				if got, pages := h.allOf(path); !slices.Equal(got, want) || pages < 3 {
-					t.Errorf("%s tells in %d pages of %q, want %q", path, pages, got, want)
-				}
-			}
-		})
-	}
-}
-
-func TestAPageOfAHistoryTakesMemoryByItsOwnSizeAlone(t *testing.T) {
-	h := newHouse(t)
-	enlarge(t, h.Book, 10)
-	takes := func(path string) uint64 {
-		t.Helper()
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		if got := h.send(adminapi.RoleAuditor, http.MethodGet, adminapi.Prefix+path+"?limit=1000", ""); got.StatusCode != http.StatusOK {
-			t.Fatalf("%d %s", got.StatusCode, got.body)
-		}
-		runtime.ReadMemStats(&after)
-		return after.TotalAlloc - before.TotalAlloc
-	}
-	short := map[string]uint64{}
-	for _, path := range []string{"/audit", "/backends/large/history", "/audit/entries"} {
-		short[path] = takes(path)
-	}
-	enlarge(t, h.Book, 20)
-	for path, of := range short {
-		if took := takes(path); took > 2*of {
-			t.Errorf("%s takes %d MiB for a page of a long history, and %d MiB of a short one", path, took>>20, of>>20)
-		}
-	}
-}
-
-func TestARollbackReachesBehindWhatIsLarge(t *testing.T) {
-	h := newHouse(t)
-	c := h.client(adminapi.RoleAdmin)
-	small := `{"kind":"Backend","id":"large","url":"http://127.0.0.1:9"}`
-	first, err := c.Put(t.Context(), adminapi.Backends, "large", []byte(small), adminapi.If{})
+// bookAt is a state book in a file that the test can reach, too.
+func bookAt(t *testing.T) (book *state.Book, path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "state.db")
+	book, err := state.Open(state.Options{URL: "sqlite:" + path, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	enlarge(t, h.Book, 10)
-	back, err := c.Rollback(t.Context(), adminapi.Backends, "large", adminapi.Rollback{Revision: first.Revision})
-	if err != nil || back.Outcome != adminapi.Changed || strings.Contains(string(back.Document.Content), "pad") {
-		t.Errorf("%v: %s", err, back.Outcome)
+	t.Cleanup(func() { must(t, book.Close()) })
+	return book, path
+}
+
+// pageOf reads a page of a path, and gives the reasons in it, where the next begins, and what all of that took of memory in bytes.
+func (h *house) pageOf(path, before string) (reasons []string, next string, memory uint64) {
+	h.t.Helper()
+	query := url.Values{"limit": {strconv.Itoa(maxLimit)}}
+	if before != "" {
+		query.Set("before", before)
 	}
-	for _, revision := range []int64{first.Revision + 1000, 1<<63 - 1} {
+	request, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, h.url+adminapi.Prefix+path+"?"+query.Encode(), nil)
+	must(h.t, err)
+	request.Header.Set("Authorization", "Bearer "+secrets[adminapi.RoleAuditor])
+	var begun, ended runtime.MemStats
+	runtime.ReadMemStats(&begun)
+	response, err := http.DefaultTransport.RoundTrip(request)
+	must(h.t, err)
+	body, err := io.ReadAll(response.Body)
+	must(h.t, err)
+	must(h.t, response.Body.Close())
+	runtime.ReadMemStats(&ended)
+	var page struct {
+		Items []struct{ Reason string }
+		Next  string
+	}
+	must(h.t, json.Unmarshal(body, &page))
+	if most := policy.HistoryBytes + 3*largest; response.StatusCode != http.StatusOK || len(body) > most {
+		h.t.Fatalf("%s: %d, %d bytes, want at most %d", path, response.StatusCode, len(body), most)
+	}
+	for _, item := range page.Items {
+		reasons = append(reasons, item.Reason)
+	}
+	return reasons, page.Next, ended.TotalAlloc - begun.TotalAlloc
+}
+
+// holdsWhole turns all pages of a path, and compares what they tell.
+func (h *house) holdsWhole(path string, want []string) {
+	h.t.Helper()
+	got, next, _ := h.pageOf(path, "")
+	pages := 1
+	for ; next != ""; pages++ {
+		var more []string
+		more, next, _ = h.pageOf(path, next)
+		got = append(got, more...)
+	}
+	if !slices.Equal(got, want) || pages < 2 {
+		h.t.Errorf("%s tells in %d pages of %q, want %q", path, pages, got, want)
+	}
+}
+
+func TestALargePastIsToldInPagesOfASizeAndTakesNoMoreMemory(t *testing.T) {
+	book, path := bookAt(t)
+	h := openHouse(t, book, book, func(o *Options) { o.Identities, o.Audited = book, true })
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	c := h.client(adminapi.RoleAdmin)
+	first, err := c.Put(t.Context(), adminapi.Backends, "large", []byte(`{"url":"http://127.0.0.1:9"}`), adminapi.If{Reason: "small"})
+	must(t, err)
+	_, err = c.Put(t.Context(), adminapi.Backends, "large", []byte(`{"url":"http://127.0.0.1:8"}`), adminapi.If{Reason: "small, too"})
+	must(t, err)
+	past := append(enlarge(t, path, 10), "small, too", "small")
+	short := map[string]uint64{}
+	for _, of := range []string{"/audit", "/backends/large/history", "/audit/entries"} {
+		_, _, short[of] = h.pageOf(of, "")
+	}
+	past = append(enlarge(t, path, 20), past...)
+	for of, before := range short {
+		if _, _, took := h.pageOf(of, ""); took > 2*before {
+			t.Errorf("%s takes %d MiB for a page of a long past, and %d MiB of a short one", of, took>>20, before>>20)
+		}
+		h.holdsWhole(of, past)
+	}
+	back, err := c.Rollback(t.Context(), adminapi.Backends, "large", adminapi.Rollback{Revision: first.Revision})
+	if err != nil || back.Outcome != adminapi.Changed || !strings.Contains(string(back.Document.Content), ":9\"") {
+		t.Errorf("a rollback behind what is large: %v, %s", err, back.Outcome)
+	}
+	for _, revision := range []int64{first.Revision + 1000, math.MaxInt64} {
 		if _, err := c.Rollback(t.Context(), adminapi.Backends, "large", adminapi.Rollback{Revision: revision}); refusal(t, err).Code != "not_found" {
 			t.Errorf("revision %d: %v", revision, err)
 		}
 	}
+}
+
+func TestALargePastOutsideOfTheStateBookIsToldInPagesOfASize(t *testing.T) {
+	documents, path := bookAt(t)
+	identities, _ := bookAt(t)
+	h := openHouse(t, documents, documents, func(o *Options) { o.Identities = identities })
+	t.Cleanup(http.DefaultTransport.(*http.Transport).CloseIdleConnections)
+	h.settle()
+	h.holdsWhole("/audit/entries", enlarge(t, path, 12))
 }
 
 func TestAHistoryGoesOnWhereAPageEnded(t *testing.T) {
