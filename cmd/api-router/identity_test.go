@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // counter is whoever operates a running router with a state book, command by command.
@@ -25,7 +26,7 @@ type counter struct {
 
 func openCounter(t *testing.T) *counter {
 	t.Helper()
-	public, admin, data := free(t), free(t), t.TempDir()
+	public, admin, data := ports.Free(t), ports.Free(t), t.TempDir()
 	s := start(t, binary(t), "dev", "--listen", public, "--admin-listen", admin, "--metrics-listen", "127.0.0.1:0", "--data", data)
 	healthy(t, s, "http://"+public+"/healthz")
 	healthy(t, s, "http://"+admin+"/admin/v1/organizations")

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // hang is when a test gives up on something that should take milliseconds.
@@ -132,17 +134,6 @@ func binary(t *testing.T) string {
 	return path
 }
 
-// free is an address that was free a moment ago.
-func free(t *testing.T) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
-}
-
 // started is a process of the built binary.
 type started struct {
 	*exec.Cmd
@@ -216,7 +207,7 @@ func TestTheBuiltBinaryServesAtOnceAndEndsInOrder(t *testing.T) {
 		"serve without anything": {"serve", "--policies", filepath.Join(t.TempDir(), "absent")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := free(t)
+			address := ports.Free(t)
 			s := start(t, path, append(args, "--listen", address, "--metrics-listen", "127.0.0.1:0", "--log-format", "json")...)
 			took := healthy(t, s, "http://"+address+"/healthz")
 			t.Logf("/healthz answered %v after exec", took.Round(time.Millisecond))
@@ -259,7 +250,7 @@ func TestProductionRefusesDevelopmentKeys(t *testing.T) {
 }
 
 func TestSimulateServesItsModels(t *testing.T) {
-	address := free(t)
+	address := ports.Free(t)
 	s := start(t, binary(t), "simulate", "--listen", address, "--model", "a,b", "--speed", "100")
 	healthy(t, s, "http://"+address+"/v1/models")
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/v1/models", address), nil)

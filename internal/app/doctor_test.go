@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 func TestDoctorSaysWhatIsWrongAndWhatToDo(t *testing.T) {
@@ -48,7 +49,7 @@ kind: RoutingPolicy
 id: other
 model: qwen3-8b
 backends: [ { id: wrong-model } ]
-`, url, closed(t), simulated(t, simengine.Config{APIKey: "secret"})))
+`, url, ports.Dead(t), simulated(t, simengine.Config{APIKey: "secret"})))
 	records := filepath.Join(t.TempDir(), "a", "b", "usage.jsonl")
 	var out strings.Builder
 	err := app.Doctor(t.Context(), &out, app.Sources{
@@ -85,7 +86,7 @@ backends: [ { id: wrong-model } ]
 }
 
 func TestDoctorTriesWhoeverKnowsCallers(t *testing.T) {
-	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+closed(t), "m"))
+	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+ports.Dead(t), "m"))
 	t.Setenv("DOCTOR_PEPPER", "0123456789abcdef0123456789abcdef")
 	flags := map[string]string{"policy.file.path": policies, "listen.public": "127.0.0.1:0"}
 	for name, tc := range map[string]struct {
@@ -95,8 +96,8 @@ func TestDoctorTriesWhoeverKnowsCallers(t *testing.T) {
 	}{
 		"nobody": {nil, []string{"warn  keys           no source of API keys is configured"}, "user-org"},
 		"others": {map[string]string{
-			"USER_ORG_SERVICE_URL":    "http://" + closed(t),
-			"API_ROUTER_IDENTITY_JWT": "issuer=http://" + closed(t) + ";audience=router;algorithms=RS256;organization_claim=org",
+			"USER_ORG_SERVICE_URL":    "http://" + ports.Dead(t),
+			"API_ROUTER_IDENTITY_JWT": "issuer=http://" + ports.Dead(t) + ";audience=router;algorithms=RS256;organization_claim=org",
 		}, []string{"fail  user-org       at 127.0.0.1:", "fail  issuer         http://127.0.0.1:"}, "no source of API keys"},
 		"a pepper for nothing": {
 			map[string]string{"API_ROUTER_IDENTITY_PEPPERS": "env:DOCTOR_PEPPER"},
@@ -199,7 +200,7 @@ func TestDoctorTriesThePolicySource(t *testing.T) {
 		"none yet":     {map[string]string{"policy.source": "state", "state.url": "sqlite://" + absent}, []string{"ok    state book     " + absent + " is writable", "serve makes it, and seed fills it"}, true},
 		"a bad one":    {map[string]string{"policy.source": "state", "state.url": "sqlite://" + damaged(t)}, []string{"fail  state", "damaged", "set state.url"}, true},
 		"an odd path":  {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/x.db"}, []string{"fail  state", "set state.url"}, true},
-		"a dead etcd":  {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": closed(t)}, []string{"fail  etcd           the policy source does not answer: etcd cannot be reached", "start it, or correct policy.etcd.endpoints"}, true},
+		"a dead etcd":  {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": ports.Dead(t)}, []string{"fail  etcd           the policy source does not answer: etcd cannot be reached", "start it, or correct policy.etcd.endpoints"}, true},
 	}
 	if places := sources(t); places["etcd"] != nil {
 		tests["a living etcd"] = doctored{places["etcd"], []string{"ok    etcd           it answers", "fail  policies       0 backends and 0 policies in etcd"}, true}
@@ -231,7 +232,7 @@ func damaged(t *testing.T) string {
 func TestDoctorReadsTheAdminTokens(t *testing.T) {
 	t.Setenv("DOCTOR_GOOD_TOKEN", token)
 	t.Setenv("DOCTOR_SHORT_TOKEN", "hidden")
-	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+closed(t), "m"))
+	policies := write(t, "policies.yaml", sprintf(documentsOf, "http://"+ports.Dead(t), "m"))
 	o := administered(t, stateFlags(t), write(t, "token", token))
 	running := run(t, o)
 	for address, want := range map[string]string{

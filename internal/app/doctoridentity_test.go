@@ -24,6 +24,7 @@ import (
 	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/state"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 const unknownKey = `{"valid":false,"apiKeyId":"","organizationId":"","principalId":"","principalType":"","scopes":[],"status":"unknown","expiresAt":null,"message":""}`
@@ -64,28 +65,15 @@ func quietTLS(t *testing.T, handler http.Handler) *httptest.Server {
 	return server
 }
 
-// nobody is an address where nothing listens, and mute one that takes connections and says nothing.
-func nobody(t *testing.T) string {
-	t.Helper()
-	l := listening(t)
-	_ = l.Close()
-	return l.Addr().String()
-}
-
+// mute is an address that takes connections and says nothing.
 func mute(t *testing.T) string {
-	t.Helper()
-	l := listening(t)
-	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().String()
-}
-
-func listening(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
 }
 
 func TestDoctorAsksTheUserOrgService(t *testing.T) {
@@ -152,7 +140,7 @@ func TestDoctorAsksTheUserOrgService(t *testing.T) {
 		"another JSON":                   {serves(200, `{"status":"KEY"}`), verdictFail, "it does not say whether the key is valid"},
 		"endless":                        {serves(200, strings.Repeat("[", 1<<17)), verdictFail, "it is larger than 65536 bytes"},
 		"it breaks off":                  {UserOrg{URL: breaksOff.URL}, verdictFail, "unexpected EOF"},
-		"nobody":                         {UserOrg{URL: "http://" + nobody(t)}, verdictFail, "connection refused; start it, or correct identity.user_org_service.url"},
+		"nobody":                         {UserOrg{URL: "http://" + ports.Dead(t)}, verdictFail, "connection refused; start it, or correct identity.user_org_service.url"},
 		"no such name":                   {UserOrg{URL: "http://user-org.invalid"}, verdictFail, "start it, or correct identity.user_org_service.url"},
 		"mute":                           {UserOrg{URL: "http://" + mute(t), Timeout: 200 * time.Millisecond}, verdictFail, "no answer within 200ms"},
 		"TLS":                            {with(UserOrg{URL: secured.URL}, UserOrg{CA: authorityOf(t, secured)}), verdictOK, "it answers"},
@@ -231,7 +219,7 @@ func TestDoctorFetchesTheKeysOfIssuers(t *testing.T) {
 		"HTML":                    {serves("<html>", string(set)), "", "ES256", verdictFail, "the answer is not the JSON that was expected"},
 		"garbage for keys":        {serves(usual, "\x00"), "", "ES256", verdictFail, "the keys: the answer is not the JSON that was expected"},
 		"endless":                 {serves(usual, strings.Repeat(" ", 2<<20)), "", "ES256", verdictFail, "the answer is larger than"},
-		"nobody":                  {oidc.Issuer{Issuer: "http://" + nobody(t)}, "", "ES256", verdictFail, "connection refused; start it, or correct issuer"},
+		"nobody":                  {oidc.Issuer{Issuer: "http://" + ports.Dead(t)}, "", "ES256", verdictFail, "connection refused; start it, or correct issuer"},
 		"mute":                    {oidc.Issuer{Issuer: "http://" + mute(t)}, "", "ES256", verdictFail, "start it, or correct issuer"},
 		"TLS":                     {oidc.Issuer{Issuer: secured.URL}, authorityOf(t, secured), "ES256", verdictOK, "1 keys"},
 		"TLS of somebody else":    {oidc.Issuer{Issuer: secured.URL}, "", "ES256", verdictFail, "correct its certificate, or ca in identity.jwt"},
@@ -256,7 +244,7 @@ func TestDoctorTellsOfTheBookOfKeys(t *testing.T) {
 	for name, tc := range map[string]struct{ url, verdict, says string }{
 		"not there yet": {"sqlite://" + filepath.Join(t.TempDir(), "a", "state.db"), verdictOK, "is writable"},
 		"damaged":       {"sqlite://" + garbage, verdictFail, "mend the file or the database"},
-		"no server":     {"postgres://router@" + nobody(t) + "/router?sslmode=disable", verdictFail, "start the database, or correct state.url"},
+		"no server":     {"postgres://router@" + ports.Dead(t) + "/router?sslmode=disable", verdictFail, "start the database, or correct state.url"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // Each waits until the time is over.

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // etcd is a real server in a process of its own.
@@ -43,7 +44,7 @@ func etcdBinary(t *testing.T) string {
 // startEtcd starts an empty etcd that ends with the test.
 func startEtcd(t *testing.T) *etcd {
 	t.Helper()
-	e := &etcd{binary: etcdBinary(t), dir: t.TempDir(), address: closed(t), peer: "http://" + closed(t)}
+	e := &etcd{binary: etcdBinary(t), dir: t.TempDir(), address: ports.Free(t), peer: "http://" + ports.Free(t)}
 	t.Cleanup(e.kill)
 	e.start(t)
 	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"http://" + e.address}, Logger: zap.NewNop(), DialTimeout: hang})

@@ -15,6 +15,7 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // component is the first of that name and id.
@@ -35,7 +36,7 @@ func TestTheStatusTellsOfEveryComponentAndWhatToDo(t *testing.T) {
 	p := run(t, o)
 	api := operator(t, p, token)
 	good := simulated(t, simengine.Config{Speed: 100})
-	dead := "http://" + closed(t)
+	dead := "http://" + ports.Dead(t)
 	for path, document := range map[string]string{"good": "url: " + good, "dead": "url: " + dead, "mute": "url: " + good + "\napi_key: env:NOT_SET_ANYWHERE"} {
 		if _, err := api.Put(t.Context(), "backends", path, []byte(document), adminapi.If{}); err != nil {
 			t.Fatal(err)
@@ -109,7 +110,7 @@ func TestThePublicStatusTellsOutsidersNoAddressAndNoName(t *testing.T) {
 	o := administered(t, stateFlags(t), write(t, "token", token+"\n"))
 	p := run(t, o)
 	api := operator(t, p, token)
-	if _, err := api.Put(t.Context(), "backends", "secret-project", []byte("url: http://"+closed(t)), adminapi.If{}); err != nil {
+	if _, err := api.Put(t.Context(), "backends", "secret-project", []byte("url: http://"+ports.Dead(t)), adminapi.If{}); err != nil {
 		t.Fatal(err)
 	}
 	within(t, "the backend is unhealthy", func() bool {
@@ -178,7 +179,7 @@ func TestAMetricsListenerThatIsNotOpenNeedsAPerson(t *testing.T) {
 }
 
 func TestASourceThatWasNeverReadHasToldNothing(t *testing.T) {
-	o := administered(t, map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": "http://" + closed(t), "policy.last_good": ""}, write(t, "token", token+"\n"))
+	o := administered(t, map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": "http://" + ports.Dead(t), "policy.last_good": ""}, write(t, "token", token+"\n"))
 	api := operator(t, launch(t, o), token)
 	var c adminapi.Component
 	within(t, "it says that it fails", func() bool {
@@ -224,7 +225,7 @@ func TestAStateBookBesideDocumentsElsewhereTellsOfItself(t *testing.T) {
 func TestTelemetryThatCannotBeSentAsAskedNeedsAPerson(t *testing.T) {
 	o := administered(t, stateFlags(t), write(t, "token", token+"\n"))
 	o.Telemetry = telemetry.New(telemetry.Options{Logger: slog.New(slog.DiscardHandler), Gatherer: telemetry.NewRegistry("test"), Env: map[string]string{
-		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + closed(t), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "morse", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc", "OTEL_LOGS_EXPORTER": "none",
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + ports.Dead(t), "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "morse", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL": "grpc", "OTEL_LOGS_EXPORTER": "none",
 	}})
 	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) }) // Nothing takes what is left.
 	p := run(t, o)

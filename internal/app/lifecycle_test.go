@@ -10,6 +10,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // endless makes a stream that outlives every test.
@@ -124,7 +125,7 @@ func TestStreamsThatOutliveTheDrainEndInAnErrorEvent(t *testing.T) {
 
 func TestServeTakesTheEarlierServicesEnvironment(t *testing.T) {
 	url := simulated(t, simengine.Config{Speed: 100})
-	address := closed(t)
+	address := ports.Free(t)
 	_, port, _ := strings.Cut(address, ":")
 	log := new(syncBuffer)
 	ctx, cancel := contextFor(t)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // local is what doctor --local says of the process behind an address.
@@ -63,7 +64,7 @@ func TestTheLocalDoctorFindsThatNobodyIsThere(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
 	for name, test := range map[string]struct{ address, want string }{
-		"nobody":          {closed(t), "does not answer"},
+		"nobody":          {ports.Dead(t), "does not answer"},
 		"another program": {other.Listener.Addr().String(), "answers 404"},
 		"any port":        {"127.0.0.1:0", "names no port"},
 		"nobody on IPv6":  {"[::]:1", "http://[::1]:1 does not answer"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // metrics reads the page of a process, "" while its listener is not open.
@@ -80,7 +81,7 @@ func TestASinkThatTakesNothingIsDown(t *testing.T) {
 }
 
 func TestATakenMetricsPortKeepsNothingFromServingAndIsTriedAgain(t *testing.T) {
-	holder, err := net.Listen("tcp", "127.0.0.1:0")
+	holder, err := net.Listen("tcp", ports.Free(t)) // It stays the test's when the holder lets go of it.
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // told is what doctor says of telemetry.
@@ -39,17 +41,12 @@ func TestDoctorConnectsToTheCollector(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
 	for name, tc := range map[string]struct {
 		endpoint, ca, protocol string
 		verdicts               [3]string // of traces, metrics and logs
 		says                   string
 	}{
-		"nothing there":                     {gone.Addr().String(), "", "grpc", [3]string{"fail", "fail", "fail"}, "connection refused"},
+		"nothing there":                     {ports.Dead(t), "", "grpc", [3]string{"fail", "fail", "fail"}, "connection refused"},
 		"HTTP, without a pipeline for logs": {plain.URL, "", "http/protobuf", [3]string{"ok", "ok", "fail"}, "logs at " + plain.URL + "/v1/logs (http/protobuf) are not taken"},
 		"TLS, known":                        {secured.URL, ca, "http/protobuf", [3]string{"ok", "ok", "fail"}, "traces at " + secured.URL + "/v1/traces (http/protobuf) are taken"},
 		"TLS, unknown":                      {secured.URL, "", "http/protobuf", [3]string{"fail", "fail", "fail"}, "certificate"},

@@ -18,6 +18,7 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/state"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 const seedDocuments = `kind: RoutingPolicy
@@ -148,7 +149,7 @@ func TestSeedSaysWhyItCannot(t *testing.T) {
 		"no such file":    {stateFlags(t), app.SeedOptions{Files: []string{"absent.yaml"}}, "absent.yaml"},
 		"an empty folder": {stateFlags(t), app.SeedOptions{Files: []string{t.TempDir()}}, "there is no file *.yaml"},
 		"a negative wait": {stateFlags(t), app.SeedOptions{Files: []string{file}, Wait: -time.Second}, "--wait"},
-		"a dead etcd":     {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": closed(t)}, app.SeedOptions{Files: []string{file}, Wait: 300 * time.Millisecond}, "nothing was written within 300ms (--wait): the policy source does not answer: etcd cannot be reached"},
+		"a dead etcd":     {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": ports.Dead(t)}, app.SeedOptions{Files: []string{file}, Wait: 300 * time.Millisecond}, "nothing was written within 300ms (--wait): the policy source does not answer: etcd cannot be reached"},
 		"no state book":   {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/state.db"}, app.SeedOptions{Files: []string{file}, Wait: 300 * time.Millisecond}, "not a directory"},
 	} {
 		out, _, err := seed(t, test.flags, test.o)

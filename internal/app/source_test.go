@@ -11,6 +11,7 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // placed are options of a process whose documents are where flags say, as those of seed are.
@@ -127,7 +128,7 @@ func TestAChangeInEtcdIsRoutedBySoonAndItsLossIsSeen(t *testing.T) {
 
 func TestTheListenerDoesNotWaitForThePolicySource(t *testing.T) {
 	for name, flags := range map[string]map[string]string{
-		"etcd":  {"policy.source": "etcd", "policy.etcd.endpoints": closed(t)},
+		"etcd":  {"policy.source": "etcd", "policy.etcd.endpoints": ports.Dead(t)},
 		"state": {"policy.source": "state", "state.url": "sqlite://" + write(t, "file", "") + "/state.db"},
 	} {
 		o := placed(t, flags)

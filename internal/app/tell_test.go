@@ -22,12 +22,13 @@ import (
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/internal/telemetry"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // served runs Serve with one simulated backend and env, until end is called, which returns how long that took.
 func served(t *testing.T, env map[string]string) (base string, log *syncBuffer, end func() time.Duration) {
 	t.Helper()
-	url, address := simulated(t, simengine.Config{Speed: 100}), closed(t)
+	url, address := simulated(t, simengine.Config{Speed: 100}), ports.Free(t)
 	all := map[string]string{
 		"API_ROUTER_ENVIRONMENT": "development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS": "true", "API_ROUTER_LISTEN_PUBLIC": address,
 		"API_ROUTER_SERVER_DRAIN_GRACE": "0s", "BACKEND_ENDPOINTS": "b:" + url,
@@ -99,10 +100,10 @@ func TestACollectorIsDownWhenItDoesNotAnswerAndNotBefore(t *testing.T) {
 		traces, metrics, logs, public string
 	}{
 		"it answers":   {collector.URL, "1", "1", "1", `"refused"`},
-		"it is absent": {"http://" + closed(t), "1", "0", "0", `"failing"`},
+		"it is absent": {"http://" + ports.Dead(t), "1", "0", "0", `"failing"`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			listener := closed(t)
+			listener := ports.Free(t)
 			base, _, end := served(t, map[string]string{
 				"OTEL_EXPORTER_OTLP_ENDPOINT": tc.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRIC_EXPORT_INTERVAL": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50",
 				"API_ROUTER_LISTEN_METRICS": listener,
@@ -212,7 +213,7 @@ func TestASecondSignalDoesNotWaitForASilentCollector(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		done <- app.Serve(ctx, app.Process{Version: "test", Stdout: io.Discard, Stderr: log, Force: force}, app.Sources{Env: map[string]string{
-			"API_ROUTER_LISTEN_PUBLIC": closed(t), "API_ROUTER_LISTEN_METRICS": "127.0.0.1:0", "API_ROUTER_SERVER_DRAIN_GRACE": "0s", "OTEL_EXPORTER_OTLP_ENDPOINT": silent,
+			"API_ROUTER_LISTEN_PUBLIC": ports.Free(t), "API_ROUTER_LISTEN_METRICS": "127.0.0.1:0", "API_ROUTER_SERVER_DRAIN_GRACE": "0s", "OTEL_EXPORTER_OTLP_ENDPOINT": silent,
 			"API_ROUTER_ENVIRONMENT": "development", "BACKEND_ENDPOINTS": "b:http://127.0.0.1:1",
 		}})
 	}()
@@ -245,7 +246,7 @@ func TestARouterWithoutRequestsDependsOnNoTrace(t *testing.T) {
 	o := options(t, routed("http://127.0.0.1:1"))
 	o.Registry = telemetry.NewRegistry("test")
 	o.Telemetry = telemetry.New(telemetry.Options{
-		Env:    map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": closed(t), "OTEL_METRIC_EXPORT_INTERVAL": "10", "OTEL_METRIC_EXPORT_TIMEOUT": "10"},
+		Env:    map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": ports.Dead(t), "OTEL_METRIC_EXPORT_INTERVAL": "10", "OTEL_METRIC_EXPORT_TIMEOUT": "10"},
 		Logger: o.Logger, Version: "test", Gatherer: o.Registry, Metrics: o.Registry,
 	})
 	t.Cleanup(func() { _ = o.Telemetry.Stop(context.Background()) })

@@ -24,6 +24,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/internal/trace"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 func TestEverySignalArrivesOverEveryProtocol(t *testing.T) {
@@ -155,16 +156,9 @@ func socket(t testing.TB, with func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-func nobody(t testing.TB) string {
-	t.Helper()
-	listener := listen(t, "127.0.0.1:0")
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
-}
-
 // collectors that never take anything.
 var broken = map[string]func(testing.TB) string{
-	"refused": nobody,
+	"refused": ports.Dead,
 	"silent":  func(t testing.TB) string { return socket(t, func(net.Conn) {}) },
 	"resetting": func(t testing.TB) string {
 		return socket(t, func(c net.Conn) {
@@ -396,7 +390,7 @@ func TestPartialSuccessCountsWhatWasRejected(t *testing.T) {
 
 func TestACollectorThatComesBackIsSaidWithWhatWasLost(t *testing.T) {
 	t.Parallel()
-	address := nobody(t)
+	address := ports.Free(t)
 	s := build(t, quick("OTEL_EXPORTER_OTLP_ENDPOINT", address, "OTEL_BSP_MAX_QUEUE_SIZE", "5", "OTEL_BSP_EXPORT_TIMEOUT", "1500", "OTEL_METRICS_EXPORTER", "none")).run(t)
 	for range 20 {
 		s.Emit(sample())

@@ -11,13 +11,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 func TestOnlyTheConfiguredAddressIsDialed(t *testing.T) {
@@ -70,10 +71,8 @@ func TestHostNamesAreComparedWithoutCase(t *testing.T) {
 
 func TestARefusedConnectionIsAConnectError(t *testing.T) {
 	each(t, func(t *testing.T, build builder) {
-		server := httptest.NewServer(http.NotFoundHandler())
-		url, addr := server.URL, address(server)
-		server.Close()
-		_, _, err := send(t, open(t, build, Config{Address: addr}), http.MethodPost, url+"/", "{}")
+		addr := ports.Dead(t)
+		_, _, err := send(t, open(t, build, Config{Address: addr}), http.MethodPost, "http://"+addr+"/", "{}")
 		if e, ok := errors.AsType[*ConnectError](err); !ok || e.Address != addr {
 			t.Fatalf("got %v, want a ConnectError", err)
 		}

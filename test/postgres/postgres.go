@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -38,6 +39,7 @@ const slow = time.Minute
 type Server struct {
 	Address string // host:port on the loopback address
 
+	release  func() // gives the address back; nil: it has none
 	bin, dir string
 	as       *syscall.Credential // nil: as this process
 	mu       sync.Mutex
@@ -161,7 +163,7 @@ func (s *Server) initialize() error {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	var err error
-	s.Address, err = free()
+	s.Address, s.release, err = ports.Reserve()
 	return err
 }
 
@@ -185,14 +187,6 @@ func other() (*syscall.Credential, error) {
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
 	return nil, errors.New("PostgreSQL refuses to run as root, and there is neither a user postgres nor nobody")
-}
-
-func free() (string, error) {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
@@ -274,6 +268,9 @@ func (s *Server) remove() {
 	s.Kill()
 	if s.dir != "" {
 		_ = os.RemoveAll(s.dir)
+	}
+	if s.release != nil {
+		s.release()
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // Standby starts a server that follows this one, and is read-only until it is promoted. It ends with the test. address is where it finds this
@@ -30,7 +32,7 @@ func (s *Server) Standby(t testing.TB, address string) *Server {
 	if out, err := copied.CombinedOutput(); err != nil {
 		t.Fatalf("pg_basebackup: %v: %s", err, out)
 	}
-	if other.Address, err = free(); err != nil {
+	if other.Address, other.release, err = ports.Reserve(); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Start(); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -254,7 +255,7 @@ func TestAServiceThatDiesAndComesBackIsAskedLessAndThenAgain(t *testing.T) {
 		asked.Add(1)
 		says(200, good)(w, r)
 	})
-	r := &restartable{address: "127.0.0.1:0"}
+	r := &restartable{address: ports.Free(t)}
 	r.start(t, handler)
 	s := client(t, userorg.Options{URL: "http://" + r.address, Metrics: registry})
 	if _, err := s.Validate(t.Context(), secret); err != nil {

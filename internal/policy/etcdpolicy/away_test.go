@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/relay"
 )
 
@@ -170,7 +171,7 @@ func TestCallsEndAndSayWhy(t *testing.T) {
 	for _, test := range []struct {
 		name, address, says string
 	}{
-		{"refused", freeAddress(t), "connection refused"},
+		{"refused", ports.Dead(t), "connection refused"},
 		{"silent", silent.Addr().String(), "does not answer in time"},
 		{"resetting", resetting.Address(), ""},
 		{"no such host", "etcd.invalid:2379", "no such host"},

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 const password, nextPassword = "correct-horse-7431", "battery-staple-9920"
@@ -129,7 +130,7 @@ func TestTLSWithFilesThatChange(t *testing.T) {
 			newAuthority(t).write(t, path("other"))
 
 			s := &server{
-				release: r, dir: dir, address: freeAddress(t), peer: freeAddress(t), scheme: "https",
+				release: r, dir: dir, address: ports.Free(t), peer: ports.Free(t), scheme: "https",
 				more: []string{
 					"--cert-file", path("server.crt"), "--key-file", path("server.key"),
 					"--trusted-ca-file", path("ca.crt"), "--client-cert-auth",

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // hang is how long a test waits for what takes a second at most.
@@ -79,7 +80,7 @@ type server struct {
 // newServer starts an empty etcd that ends with the test.
 func newServer(t testing.TB, r release, more ...string) *server {
 	t.Helper()
-	s := &server{release: r, dir: t.TempDir(), address: freeAddress(t), peer: freeAddress(t), scheme: "http", more: more}
+	s := &server{release: r, dir: t.TempDir(), address: ports.Free(t), peer: ports.Free(t), scheme: "http", more: more}
 	t.Cleanup(func() { s.kill(t) })
 	s.start(t)
 	s.raw = rawClient(t, s.url())
@@ -102,16 +103,6 @@ func rawClientOf(t testing.TB, url, username, password string) *clientv3.Client 
 	}
 	t.Cleanup(func() { _ = client.Close() })
 	return client
-}
-
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 func (s *server) url() string { return s.scheme + "://" + s.address }
