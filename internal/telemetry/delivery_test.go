@@ -404,7 +404,8 @@ func TestACollectorThatComesBackIsSaidWithWhatWasLost(t *testing.T) {
 		s.Emit(sample())
 		return s.signal(telemetry.Traces).State == telemetry.Up
 	})
-	text := s.journal.String()
+	text := ""
+	await(t, "its line, which comes after the state", func() bool { text = s.journal.String(); return strings.Contains(text, "telemetry is delivered again") })
 	if strings.Count(text, "telemetry is not delivered") != 1 || strings.Count(text, "telemetry is delivered again") != 1 || strings.Contains(text, "dropped=0") {
 		t.Errorf("the log says:\n%s", text)
 	}
