@@ -43,6 +43,7 @@ type house struct {
 	fleet   *fleet.Fleet
 	records string // the file of usage records
 	stop    context.CancelCauseFunc
+	dial    func(ctx context.Context, network, address string) (net.Conn, error) // to the router
 
 	documents []policy.Document
 	table     atomic.Pointer[policy.Table]
@@ -90,6 +91,7 @@ type setting struct {
 	keys                      auth.Validator // nil: development keys
 	verifier                  gateway.Verifier
 	trusted                   []netip.Prefix
+	listener                  *pipes // nil: a real one
 }
 
 // with changes every backend's specification, too.
@@ -105,7 +107,7 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	if set.log != nil {
 		log = slog.New(slog.NewMultiHandler(log.Handler(), slog.NewTextHandler(set.log, &slog.HandlerOptions{Level: set.level})))
 	}
-	h := &house{t: t, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
+	h := &house{t: t, dial: new(net.Dialer).DialContext, fleet: fleet.New(fleet.Options{Logger: log, Transport: set.transport}), records: filepath.Join(t.TempDir(), "usage.jsonl")}
 
 	var specs []fleet.Spec
 	documents := &strings.Builder{}
@@ -174,7 +176,12 @@ func build(t *testing.T, set setting, backends ...string) *house {
 	h.Config.Protocols = new(http.Protocols)
 	h.Config.Protocols.SetHTTP1(true)
 	h.Config.Protocols.SetUnencryptedHTTP2(true)
+	if set.listener != nil {
+		_ = h.Listener.Close()
+		h.Listener, h.dial = set.listener, set.listener.dial
+	}
 	h.Start()
+	h.Client().Transport.(*http.Transport).DialContext = h.dial
 	t.Cleanup(func() {
 		h.Close()
 		stop(nil)
@@ -262,7 +269,7 @@ func refusal(t *testing.T, resp *http.Response) (code, param, message string) {
 // closed waits for the final record of the n-th request, counted from 1.
 func (h *house) closed(n int) usage.Record {
 	h.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if records := h.closes(); len(records) >= n {
 			return records[n-1]
 		}
@@ -304,6 +311,11 @@ func play(t *testing.T, answer func(conn net.Conn, body string)) *script {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return playAt(t, listener, answer)
+}
+
+func playAt(t *testing.T, listener net.Listener, answer func(conn net.Conn, body string)) *script {
+	t.Helper()
 	s := &script{URL: "http://" + listener.Addr().String(), gone: make(chan struct{}, 16)}
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(context.Background())
