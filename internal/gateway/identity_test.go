@@ -68,7 +68,7 @@ func issue(t *testing.T, scopes map[string]auth.Key, broken error) (*auth.Keys, 
 	done := make(chan struct{})
 	go func() { defer close(done); _ = keys.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	for deadline := time.Now().Add(10 * time.Second); !keys.Status().Current && keys.Status().Failure == ""; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hang); !keys.Status().Current && keys.Status().Failure == ""; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the keys are not loaded")
 		}

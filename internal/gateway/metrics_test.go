@@ -19,7 +19,7 @@ const gatewayRequests = "api_router_gateway_requests_total"
 func counts(t *testing.T, registry *prometheus.Registry, name string, series ...string) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if err = compare(registry, name, series); err == nil {
 			return
 		}

@@ -47,7 +47,7 @@ func (g *gathering) all() []*trace.Trace {
 // only waits for the one trace that there is: it is handed over after the client has its answer.
 func (g *gathering) only(t *testing.T) *trace.Trace {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if all := g.all(); len(all) > 0 {
 			if len(all) > 1 {
 				t.Fatalf("%d traces", len(all))
@@ -158,7 +158,7 @@ func engineThatKeeps(t *testing.T, seen chan<- http.Header) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := &http.Server{ReadHeaderTimeout: hang, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case seen <- r.Header.Clone():
 		default: // Nobody looks.
