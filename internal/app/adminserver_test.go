@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/app"
@@ -121,7 +120,7 @@ func TestAClosedAdminListener(t *testing.T) {
 
 func TestTheAdminListenerCanBeUsedWhileThePublicOneDrains(t *testing.T) {
 	o := administered(t, stateFlags(t), write(t, "token", token))
-	o.Config.Server.DrainGrace = 500 * time.Millisecond
+	force := graceful(&o)
 	p := run(t, o)
 	p.end()
 	eventually(t, "the drain", func() bool {
@@ -131,6 +130,7 @@ func TestTheAdminListenerCanBeUsedWhileThePublicOneDrains(t *testing.T) {
 	if _, err := operator(t, p, token).Fleet(t.Context()); err != nil {
 		t.Errorf("while draining: %v", err)
 	}
+	force()
 }
 
 func TestAFileSourceIsReadOnlyForOperators(t *testing.T) {

@@ -151,7 +151,7 @@ func TestDoctorAsksTheUserOrgService(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.config.Timeout == 0 {
-				tc.config.Timeout = 2 * time.Second
+				tc.config.Timeout = sourceWait
 			}
 			line := said(t, func(d *doctor) { d.userOrg(t.Context(), &tc.config) })
 			if !strings.HasPrefix(line, tc.verdict+" ") || !strings.Contains(line, tc.says) {

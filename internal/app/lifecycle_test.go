@@ -52,15 +52,22 @@ func TestABusyPortNamesEveryWayToMoveTheListener(t *testing.T) {
 	}
 }
 
-func TestADrainFinishesWhatRunsAndTellsTheLoadBalancerFirst(t *testing.T) {
-	o := options(t, routed(simulated(t, simengine.Config{StepBase: 5 * time.Millisecond})))
-	o.Config.Server.DrainGrace = 300 * time.Millisecond
+// graceful gives a process a grace that lasts until the test forces its end.
+func graceful(o *app.Options) (force func()) {
+	forced := make(chan struct{})
+	o.Force = forced
+	o.Config.Server.DrainGrace = 10 * hang
+	return func() { close(forced) }
+}
+
+func TestADrainTellsTheLoadBalancerFirst(t *testing.T) {
+	o := options(t, routed(simulated(t, simengine.Config{Speed: 100})))
+	force := graceful(&o)
 	p := run(t, o)
 	c := client(t)
 	if status, body := get(t, c, p.base+"/readyz"); status != http.StatusOK || body != "ready\n" {
 		t.Fatalf("readyz gives %d %q before the drain", status, body)
 	}
-	stream := chat(t, c, p.base, `, "stream": true, "max_tokens": 150, "ignore_eos": true`)
 	p.end()
 
 	// Within the grace: not ready, but serving, and connections are told to go.
@@ -75,6 +82,17 @@ func TestADrainFinishesWhatRunsAndTellsTheLoadBalancerFirst(t *testing.T) {
 	if late.StatusCode != http.StatusOK || !late.Close {
 		t.Errorf("a request within the grace got %d, close %v", late.StatusCode, late.Close)
 	}
+	force()
+	if err := p.wait(t); err != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestADrainFinishesWhatRuns(t *testing.T) {
+	p := run(t, options(t, routed(simulated(t, simengine.Config{StepBase: 5 * time.Millisecond}))))
+	c := client(t)
+	stream := chat(t, c, p.base, `, "stream": true, "max_tokens": 150, "ignore_eos": true`)
+	p.end()
 	if body := read(t, stream.Body); !strings.HasSuffix(body, "data: [DONE]\n\n") {
 		t.Errorf("the running stream was cut: %q", body[max(0, len(body)-200):])
 	}
@@ -164,13 +182,12 @@ func TestServeTakesTheEarlierServicesEnvironment(t *testing.T) {
 
 func TestASecondSignalEndsTheDrainAtOnce(t *testing.T) {
 	o := options(t, routed(simulated(t, simengine.Config{StepBase: 5 * time.Millisecond})))
-	force := make(chan struct{})
-	o.Force = force
-	o.Config.Server.DrainGrace, o.Config.Server.DrainTimeout = 10*hang, 10*hang
+	force := graceful(&o)
+	o.Config.Server.DrainTimeout = 10 * hang
 	p := run(t, o)
 	stream := chat(t, client(t), p.base, endless)
 	p.end()
-	close(force)
+	force()
 	if last, _ := tail(stream.Body); !strings.Contains(last, `"code":"draining"`) {
 		t.Errorf("the stream ended with %q", last)
 	}

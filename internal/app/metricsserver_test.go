@@ -120,7 +120,7 @@ func TestIdleConnectionsKeepNobodyFromTheMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetDeadline(time.Now().Add(hang))
 		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: m\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -147,12 +147,13 @@ func TestNoMetricsListenerWhereItIsOff(t *testing.T) {
 
 func TestMetricsCanBeReadWhileTheRouterDrains(t *testing.T) {
 	o := options(t, routed(simulated(t, simengine.Config{Speed: 100})))
-	o.Config.Server.DrainGrace = 500 * time.Millisecond
+	force := graceful(&o)
 	p := run(t, o)
 	shows(t, p, "api_router_ready 1")
 	addr := p.MetricsAddr().String()
 	p.end()
 	shows(t, p, "api_router_ready 0")
+	force()
 	if err := p.wait(t); err != nil {
 		t.Error(err)
 	}

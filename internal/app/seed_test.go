@@ -139,6 +139,7 @@ func TestSeedWarnsOfWhatDoesNotFitTogether(t *testing.T) {
 func TestSeedSaysWhyItCannot(t *testing.T) {
 	file := write(t, "d.yaml", seedDocuments)
 	blocked := write(t, "blocked", "")
+	const wait = 3 * time.Second // For an answer that comes at once, and says why not.
 	for name, test := range map[string]struct {
 		flags map[string]string
 		o     app.SeedOptions
@@ -149,13 +150,16 @@ func TestSeedSaysWhyItCannot(t *testing.T) {
 		"no such file":    {stateFlags(t), app.SeedOptions{Files: []string{"absent.yaml"}}, "absent.yaml"},
 		"an empty folder": {stateFlags(t), app.SeedOptions{Files: []string{t.TempDir()}}, "there is no file *.yaml"},
 		"a negative wait": {stateFlags(t), app.SeedOptions{Files: []string{file}, Wait: -time.Second}, "--wait"},
-		"a dead etcd":     {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": ports.Dead(t)}, app.SeedOptions{Files: []string{file}, Wait: 300 * time.Millisecond}, "nothing was written within 300ms (--wait): the policy source does not answer: etcd cannot be reached"},
-		"no state book":   {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/state.db"}, app.SeedOptions{Files: []string{file}, Wait: 300 * time.Millisecond}, "not a directory"},
+		"a dead etcd":     {map[string]string{"policy.source": "etcd", "policy.etcd.endpoints": ports.Dead(t)}, app.SeedOptions{Files: []string{file}, Wait: wait}, "nothing was written within 3s (--wait): the policy source does not answer: etcd cannot be reached"},
+		"no state book":   {map[string]string{"policy.source": "state", "state.url": "sqlite://" + blocked + "/state.db"}, app.SeedOptions{Files: []string{file}, Wait: wait}, "not a directory"},
 	} {
-		out, _, err := seed(t, test.flags, test.o)
-		if err == nil || !strings.Contains(err.Error(), test.want) || out != "" {
-			t.Errorf("%s: got %v and %q; want %q", name, err, out, test.want)
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // Some wait until the time is over.
+			out, _, err := seed(t, test.flags, test.o)
+			if err == nil || !strings.Contains(err.Error(), test.want) || out != "" {
+				t.Errorf("got %v and %q; want %q", err, out, test.want)
+			}
+		})
 	}
 	err := app.Seed(t.Context(), app.Process{Stdout: io.Discard, Stderr: io.Discard}, app.Sources{Flags: map[string]string{"log.level": "loud"}}, app.SeedOptions{Files: []string{file}, Wait: hang})
 	if app.AsProblems(err) == nil {
