@@ -21,7 +21,7 @@ func insist(t *testing.T, change func() error) time.Duration {
 		if err == nil {
 			return time.Since(begun)
 		}
-		if time.Since(begun) > 30*time.Second {
+		if time.Since(begun) > hang {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -152,7 +152,7 @@ type published struct{ now chan string }
 func (w *published) are(t *testing.T, ids ...string) {
 	t.Helper()
 	last := ""
-	for deadline := time.After(30 * time.Second); last != strings.Join(ids, " "); {
+	for deadline := time.After(hang); last != strings.Join(ids, " "); {
 		select {
 		case last = <-w.now:
 		case <-deadline:

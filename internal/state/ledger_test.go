@@ -90,7 +90,7 @@ func (k *known) agrees(t testing.TB, book *Book) {
 		}
 	}
 	diff := "nothing was compared"
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hang); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		k.mu.Lock()
 		whole, order := k.whole, k.order
 		diff = cmp.Diff(organizations, k.organizations, compare) + cmp.Diff(keys, k.keys, compare)
@@ -271,7 +271,7 @@ func TestAKeyThatCannotBeReadKeepsNoOtherBack(t *testing.T) {
 		}
 		_, err = book.ChangeKey(waits(t), "acme", good.ID, func(k *auth.Key) error { k.Name = "later"; return nil }, "update", tester)
 		must(t, err)
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); wait(ctx, 5*time.Millisecond) {
+		for deadline := time.Now().Add(hang); time.Now().Before(deadline); wait(ctx, 5*time.Millisecond) {
 			mu.Lock()
 			reached := seen[good.ID] == "later"
 			mu.Unlock()

@@ -162,7 +162,7 @@ func TestADirectoryThatCannotBeMadeIsTriedAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "dir")
 	must(t, os.WriteFile(dir, nil, 0o600))
 	book := opened(t, filepath.Join(dir, "state.db"))
-	for deadline := time.Now().Add(30 * time.Second); book.Status().Failure == ""; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(hang); book.Status().Failure == ""; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no failure is told")
 		}

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 // play is the other process. It prints a line for each write that was answered.
 func play(part, path, name string) int {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
 	book, err := Open(Options{URL: "sqlite:" + path, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

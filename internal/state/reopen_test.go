@@ -68,14 +68,38 @@ func TestAMigrationThatTakesTooLongSaysSo(t *testing.T) {
 	must(t, err)
 	_, err = holder.Exec(waits(t), "BEGIN; LOCK TABLE audit IN ROW EXCLUSIVE MODE")
 	must(t, err)
-	ctx, cancel := context.WithTimeout(waits(t), time.Second)
-	defer cancel()
-	_, _, err = Migrate(ctx, place)
+	late := &lateness{Context: waits(t), over: make(chan struct{})}
+	go func() {
+		defer close(late.over)
+		for held := false; !held && late.Context.Err() == nil; wait(late.Context, 5*time.Millisecond) {
+			_ = holder.QueryRow(late.Context, "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").Scan(&held)
+		}
+	}()
+	_, _, err = Migrate(late, place)
+	<-late.over
 	if err == nil || !strings.Contains(err.Error(), "--wait") || strings.Contains(err.Error(), "does not answer") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v; want that it takes longer", err)
 	}
 	must(t, holder.Close(waits(t)))
 	if _, steps, err := Migrate(waits(t), place); err != nil || len(steps) == 0 {
 		t.Errorf("then: %+v, %v", steps, err)
+	}
+}
+
+// lateness is a context whose deadline has passed when over is closed: when something has come about, and not at a time.
+type lateness struct {
+	context.Context //nolint:containedctx // It is one.
+
+	over chan struct{}
+}
+
+func (l *lateness) Done() <-chan struct{} { return l.over }
+
+func (l *lateness) Err() error {
+	select {
+	case <-l.over:
+		return context.DeadlineExceeded
+	default:
+		return l.Context.Err()
 	}
 }

@@ -28,10 +28,13 @@ func opened(t testing.TB, path string) *Book {
 	return book
 }
 
+// hang is how long a test waits for what takes a second at most: a bound against hanging, no measure of speed.
+const hang = 2 * time.Minute
+
 // waits gives the test's calls a deadline that finds what hangs.
 func waits(t testing.TB) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	t.Cleanup(cancel)
 	return ctx
 }
