@@ -66,6 +66,7 @@ func TestStorePublishesBeforeItWritesToADisk(t *testing.T) {
 		AfterPublish: func(*Table) { _, before = os.Stat(lastGood) },
 	})
 	ready(t, store)
+	eventually(t, "the copy is written", func() bool { _, err := os.Stat(lastGood); return err == nil })
 	stop()
 	if _, after := os.Stat(lastGood); !errors.Is(before, os.ErrNotExist) || after != nil {
 		t.Error("the copy was written before the table was published, or never:", before, after)

@@ -213,6 +213,7 @@ func TestStoreStartsFromTheLastGoodFile(t *testing.T) {
 
 	store, stop := running(t, options)
 	ready(t, store)
+	eventually(t, "the copy is written", func() bool { _, err := os.Stat(lastGood); return err == nil }) // The end waits for a slow disk, but not for ever.
 	stop()
 	revision := store.Table().Revision()
 	info, err := os.Stat(lastGood)
@@ -276,25 +277,29 @@ func TestStoreStartsFromTheLastGoodFileWhenTheSourceIsSilent(t *testing.T) {
 }
 
 func TestStoreWithoutAnyTableIsNotReady(t *testing.T) {
-	t.Parallel() // It mostly waits.
-	b := NewBackend("extra", "http://extra")
-	var log logbook
-	store, _ := running(t, Options{
-		Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		Source: FileSource(filepath.Join(t.TempDir(), "missing")), Extra: []Document{{Backend: &b}},
+	synctest.Test(t, func(t *testing.T) { // Or the grace may be over before the source was read, which is told, too.
+		b := NewBackend("extra", "http://extra")
+		var log logbook
+		store, _ := running(t, Options{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Source: FileSource(filepath.Join(t.TempDir(), "missing")), Extra: []Document{{Backend: &b}},
+		})
+		synctest.Wait()
+		if store.Status().Failure == "" {
+			t.Error("the failure does not show")
+		}
+		select {
+		case <-store.Ready():
+			t.Error("ready without a table")
+		case <-time.After(2 * grace):
+		}
+		if store.Table() != nil {
+			t.Error(serving(store))
+		}
+		if log.count("no request can be served") != 1 || log.count("in force stays") != 0 {
+			t.Error("the log says what is not so, or repeats itself:", log.text.String())
+		}
 	})
-	eventually(t, "the failure shows", func() bool { return store.Status().Failure != "" })
-	select {
-	case <-store.Ready():
-		t.Error("ready without a table")
-	case <-time.After(2 * grace):
-	}
-	if store.Table() != nil {
-		t.Error(serving(store))
-	}
-	if log.count("no request can be served") != 1 || log.count("in force stays") != 0 {
-		t.Error("the log says what is not so, or repeats itself:", log.text.String())
-	}
 }
 
 // flapping is a source that publishes and fails at once.
