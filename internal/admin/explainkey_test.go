@@ -4,7 +4,6 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/state"
@@ -33,13 +32,7 @@ func TestExplainSaysWhatAKeyDoes(t *testing.T) {
 	must(t, err)
 	_, err = c.RevokeKey(t.Context(), "acme", revoked, adminapi.If{Reason: "leaked"})
 	must(t, err)
-	expired, err := c.CreateKey(t.Context(), "acme", adminapi.KeyRequest{ExpiresAt: time.Now().Add(2 * time.Second)})
-	must(t, err)
-	eventually(t, "a key expires", func() bool {
-		k, err := c.Key(t.Context(), "acme", expired.ID)
-		must(t, err)
-		return k.State == adminapi.KeyExpired
-	})
+	expired := h.expiredKey()
 	const chat, messages = `{"model":"m",`, `"messages":[{"role":"user","content":"x"}]}`
 	for name, tc := range map[string]struct {
 		organization, id, endpoint, body string
