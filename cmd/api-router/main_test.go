@@ -20,7 +20,7 @@ import (
 )
 
 // hang is when a test gives up on something that should take milliseconds.
-const hang = 20 * time.Second
+const hang = time.Minute
 
 // command runs the program's own main in this process.
 func command(t *testing.T, args ...string) (code int, stdout, stderr string) {

@@ -11,11 +11,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/policy"
 )
 
-// bookWithin bounds how long dev waits for its state book: a file of its own, which nobody else has open.
-const bookWithin = 3 * time.Second
+// bookWithin bounds how long dev waits for its state book, a file of its own, where something is wrong with it. One of which nothing is known yet is
+// waited for until bookLongest: a busy machine opens a file slowly, and that is no reason to tell a person to move it away.
+const bookWithin, bookLongest = 3 * time.Second, time.Minute
 
 // home is the directory where dev keeps what outlasts it: the state book and the usage records.
 type home struct {
@@ -81,16 +83,28 @@ func (h *home) says() string {
 	return h.state() + ": what you apply stays there"
 }
 
+// opened waits until a state book is open, or has told why not.
+func opened(ctx context.Context, p *place) error {
+	ctx, cancel := context.WithTimeout(ctx, bookLongest)
+	defer cancel()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, bookWithin)
+		err := p.wait(attempt)
+		cancel()
+		var told adminapi.Component
+		if p.health(&told); err == nil || told.LastError != "" || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
 // book opens the state book and brings dev's own documents in it up to date.
 func (h *home) book(ctx context.Context, documents []policy.Document) (*place, error) {
 	p, err := openState(State{URL: (&url.URL{Scheme: "sqlite", Path: h.state()}).String()}, h.log)
 	if err != nil {
 		return nil, err
 	}
-	opening, cancel := context.WithTimeout(ctx, bookWithin)
-	err = p.wait(opening)
-	cancel()
-	if err == nil {
+	if err = opened(ctx, p); err == nil {
 		err = (&keeper{log: h.log, book: p.book}).keep(ctx, documents)
 	}
 	if err != nil {

@@ -1,12 +1,14 @@
 package app_test
 
 import (
+	"database/sql"
 	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ai-aas/api-router/internal/adminapi"
 	"github.com/ai-aas/api-router/internal/app"
@@ -86,6 +88,29 @@ func TestTwoDevsDoNotShareABook(t *testing.T) {
 	if got := routes(t, callForm.FindStringSubmatch(lastLine(t, first))[1]); !strings.HasPrefix(got, "sim-") {
 		t.Errorf("the first one gives %s after that", got)
 	}
+}
+
+func TestDevWaitsForABookThatIsSlowToOpen(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	holder, err := db.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if _, err := holder.ExecContext(t.Context(), "BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	stdout, _, _ := devUntil(t, app.DevOptions{Data: dir, AdminListen: "127.0.0.1:0"})
+	time.Sleep(4 * time.Second) // Longer than it waits for one that is known to be wrong.
+	if _, err := holder.ExecContext(t.Context(), "ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	lastLine(t, stdout)
 }
 
 func TestDevSaysThatItsBookCannotBeUsed(t *testing.T) {

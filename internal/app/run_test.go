@@ -19,7 +19,7 @@ import (
 )
 
 // hang is when a test gives up on something that should take milliseconds.
-const hang = 20 * time.Second
+const hang = time.Minute
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
