@@ -42,7 +42,6 @@ func TestManyChangesEndInTheLast(t *testing.T) {
 			})
 		}
 		group.Wait()
-		took := time.Since(begun)
 		for i := range documents {
 			id := fmt.Sprintf("b%02d", i)
 			s.put(t, "/api-router/backends/"+id, backend(id, 10_000+i))
@@ -58,6 +57,7 @@ func TestManyChangesEndInTheLast(t *testing.T) {
 			}
 			return fmt.Sprint(right), right == documents
 		})
+		took := time.Since(begun)
 		grown := heap() - before
 		t.Logf("%d changes in %s, published %d times, the heap grew by %d KiB", writers*each, took.Round(time.Millisecond), published.Load(), grown>>10)
 		if most := int64(took/rest) + 20; published.Load() > most {

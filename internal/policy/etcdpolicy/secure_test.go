@@ -1,7 +1,6 @@
 package etcdpolicy
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,10 +61,10 @@ func TestAuthenticationWithAPasswordThatChanges(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.put(t, "/api-router/backends/a", backend("a", 1))
 		file := filepath.Join(t.TempDir(), "password")
-		var log bytes.Buffer
+		log := &watching{log: new(strings.Builder), mu: new(sync.Mutex)} // It goes on while the test reads it.
 		config := Config{
 			Endpoints: []string{s.address}, Username: "router", Password: secret(t, file, password),
-			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Logger: slog.New(slog.NewTextHandler(log, nil)),
 		}
 		b := open(t, config)
 		w := watch(t, b)
@@ -108,7 +108,7 @@ func TestAuthenticationWithAPasswordThatChanges(t *testing.T) {
 		if _, err := nobody.Read(t.Context(), policy.KindBackend, "a"); err == nil || !strings.Contains(err.Error(), "asks for a username") {
 			t.Errorf("without a user: %v", err)
 		}
-		all := log.String() + fmt.Sprintf("%v %+v %#v %v", b, config, config, err)
+		all := log.lines() + fmt.Sprintf("%v %+v %#v %v", b, config, config, err)
 		for _, p := range []string{password, nextPassword} {
 			if strings.Contains(all, p) {
 				t.Errorf("a password was printed: %s", all)
@@ -144,6 +144,7 @@ func TestTLSWithFilesThatChange(t *testing.T) {
 			if err := open(t, Config{Endpoints: []string{s.address}, TLS: good}).Wait(ready); err != nil {
 				t.Fatal(err)
 			}
+			var all sync.WaitGroup // At once: each goes on trying until its time is over.
 			for name, test := range map[string]struct {
 				change func(*policy.TLS)
 				says   string
@@ -156,11 +157,14 @@ func TestTLSWithFilesThatChange(t *testing.T) {
 			} {
 				config := good
 				test.change(&config)
-				b := open(t, Config{Endpoints: []string{s.address}, TLS: config, Timeout: time.Second})
-				if _, err := b.Read(t.Context(), policy.KindBackend, ""); err == nil || !strings.Contains(err.Error(), test.says) {
-					t.Errorf("%s: %v", name, err)
-				}
+				b := open(t, Config{Endpoints: []string{s.address}, TLS: config, Timeout: 5 * time.Second})
+				all.Go(func() {
+					if _, err := b.Read(t.Context(), policy.KindBackend, ""); err == nil || !strings.Contains(err.Error(), test.says) {
+						t.Errorf("%s: %v", name, err)
+					}
+				})
 			}
+			all.Wait()
 			for _, endpoint := range []string{s.address, "https://" + s.address} {
 				if _, err := open(t, Config{Endpoints: []string{endpoint}, TLS: good}).Read(t.Context(), policy.KindBackend, ""); err != nil {
 					t.Errorf("%s: %v", endpoint, err)

@@ -23,7 +23,7 @@ import (
 )
 
 // hang is how long a test waits for what takes a second at most.
-const hang = 20 * time.Second
+const hang = 30 * time.Second
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -229,6 +229,12 @@ func (w *watching) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.log.Write(p)
+}
+
+func (w *watching) lines() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.String()
 }
 
 // backends are those in force, by id and version.
