@@ -3,7 +3,6 @@ package etcdpolicy
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,25 +66,18 @@ func TestMarksAreReadBeforeEverythingElse(t *testing.T) {
 			return clientv3.OpPut("/api-router/prices/"+id, `{"model":"`+id+`","valid_from":"2026-01-01T00:00:00Z","usd_per_million":{"input":1,"output":1}}`)
 		})
 		s.put(t, "/api-router/marks/backend.a", `{"backend":"a","state":"disabled"}`)
-		var marks atomic.Int64
-		b := s.book(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() {
-			ended <- b.Watch(ctx, func(snapshot policy.Snapshot) {
+		f := follow(t, s.book(t))
+		holds := func(want string) {
+			t.Helper()
+			eventually(t, want, func() (string, bool) {
 				n := 0
-				for _, d := range snapshot.Documents {
+				for _, d := range f.last.Load().Documents {
 					if d.Mark != nil {
 						n++
 					}
 				}
-				marks.Store(int64(n))
+				return fmt.Sprint(n), fmt.Sprint(n) == want
 			})
-		}()
-		defer func() { cancel(); <-ended }()
-		holds := func(want string) {
-			t.Helper()
-			eventually(t, want, func() (string, bool) { got := fmt.Sprint(marks.Load()); return got, got == want })
 		}
 		holds("1")
 		s.put(t, "/api-router/marks/backend.b", `{"backend":"b","state":"disabled"}`)

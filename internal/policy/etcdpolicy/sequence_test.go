@@ -45,7 +45,7 @@ func TestAnySequenceEndsAsAFreshLoad(t *testing.T) {
 				rt.Fatal(err)
 			}
 			want := outcome(l.snapshot())
-			eventually(t, want, func() (string, bool) { s := outcome(*got.Load()); return s, s == want })
+			eventually(t, want, func() (string, bool) { s := outcome(*got.last.Load()); return s, s == want })
 		})
 		t.Log(runs, "sequences")
 	})
@@ -88,22 +88,29 @@ func move(rt *rapid.T, t *testing.T, s *server, r *relay.Relay, b *Book, prefix 
 	}
 }
 
-// follow watches a book as the router does, and keeps the newest snapshot.
-func follow(t *testing.T, b *Book) *atomic.Pointer[policy.Snapshot] {
+// followed is what was published, and by how many watches: one that ends, because etcd has not answered in time, is begun again.
+type followed struct {
+	last             atomic.Pointer[policy.Snapshot]
+	published, begun atomic.Int64
+}
+
+// follow watches a book as the router does, until the test ends.
+func follow(t *testing.T, b *Book) *followed {
 	t.Helper()
-	last := new(atomic.Pointer[policy.Snapshot])
-	last.Store(new(policy.Snapshot))
+	f := new(followed)
+	f.last.Store(new(policy.Snapshot))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for ctx.Err() == nil {
-			_ = b.Watch(ctx, func(s policy.Snapshot) { last.Store(&s) }) // Whatever it was: it is watched again.
+			f.begun.Add(1)
+			_ = b.Watch(ctx, func(s policy.Snapshot) { f.last.Store(&s); f.published.Add(1) }) // Whatever it was: it is watched again.
 			time.Sleep(50 * time.Millisecond)
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-ended })
-	return last
+	return f
 }
 
 // outcome is what a snapshot comes to.

@@ -23,7 +23,7 @@ import (
 )
 
 // hang is how long a test waits for what takes a second at most.
-const hang = 30 * time.Second
+const hang = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
