@@ -11,18 +11,17 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
 // hang is when a test gives up on something that should take milliseconds.
 const hang = time.Minute
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 // simulated starts an engine and returns its URL. The engine ends with the test.

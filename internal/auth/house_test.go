@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ai-aas/api-router/internal/auth"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // ledger is a book of keys in memory: it can be changed, be cut off, and hang.
 type ledger struct {

@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/leaks"
 	"github.com/ai-aas/api-router/test/postgres"
 )
 
@@ -29,7 +28,7 @@ const part = "API_ROUTER_STATE_TEST"
 func TestMain(m *testing.M) {
 	switch os.Getenv(part) {
 	case "":
-		goleak.VerifyTestMain(postgres.Main{Tests: m})
+		leaks.Main(postgres.Main{Tests: m})
 	default:
 		os.Exit(play(os.Getenv(part), os.Args[1], os.Args[2]))
 	}

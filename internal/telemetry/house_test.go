@@ -25,7 +25,6 @@ import (
 	metricspb "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	tracespb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	_ "google.golang.org/grpc/encoding/gzip"
@@ -34,12 +33,13 @@ import (
 
 	"github.com/ai-aas/api-router/internal/telemetry"
 	"github.com/ai-aas/api-router/internal/trace"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
 // hang is how long a test waits for what takes milliseconds.
 const hang = 20 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // receiver is what a collector received, over whichever protocol.
 type receiver struct {

@@ -20,14 +20,14 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"go.uber.org/goleak"
 
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/oidc"
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // issuer is a server that makes tokens and publishes its keys.
 type issuer struct {
@@ -300,10 +300,9 @@ func raw(t testing.TB, _ *issuer, claims string) string {
 
 func TestClocksMayDifferByTheLeeway(t *testing.T) {
 	i := newIssuer(t)
-	setting := i.setting()
+	setting, now := i.setting(), time.Now()
 	setting.Leeway = oidc.MaxLeeway
 	v := verifier(t, oidc.Options{Issuers: []oidc.Issuer{setting}})
-	now := time.Now()
 	for name, changes := range map[string]object{ // Far enough from the leeway's end for a test that takes its time.
 		"an end that was": {"exp": now.Add(-oidc.MaxLeeway / 4).Unix()}, "a beginning to come": {"nbf": now.Add(oidc.MaxLeeway / 2).Unix()},
 	} {

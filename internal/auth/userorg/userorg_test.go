@@ -13,15 +13,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/goleak"
 
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/auth/userorg"
 	"github.com/ai-aas/api-router/internal/fault"
+	"github.com/ai-aas/api-router/test/leaks"
 	"github.com/ai-aas/api-router/test/ports"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // secret is a key whose characters no other text here has.
 const secret = "uos-canary-key-4711"

@@ -15,17 +15,17 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/leaks"
 	"github.com/ai-aas/api-router/test/ports"
 )
 
 // hang is how long a test waits for what takes a second at most.
 const hang = time.Minute
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // release is one etcd that tests may start.
 type release struct{ name, binary string }
