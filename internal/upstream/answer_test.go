@@ -83,9 +83,7 @@ func TestAnswersAreRead(t *testing.T) {
 				if test.reused {
 					want = 1
 				}
-				if got := b.conns.Load(); got != want {
-					t.Errorf("%d connections for %d requests, want %d", got, requests, want)
-				}
+				b.connected(t, want)
 			})
 		}
 	})

@@ -141,9 +141,7 @@ func TestBodiesArriveWhole(t *testing.T) {
 				}
 			}
 		}
-		if b.conns.Load() != 1 {
-			t.Errorf("%d connections, want 1", b.conns.Load())
-		}
+		b.connected(t, 1)
 	})
 }
 

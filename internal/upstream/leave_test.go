@@ -191,9 +191,7 @@ func TestAContextThatEndsAfterItsRequestIsHarmless(t *testing.T) {
 			}
 			go cancel()
 		}
-		if b.conns.Load() != 1 {
-			t.Errorf("%d connections, want 1", b.conns.Load())
-		}
+		b.connected(t, 1)
 	})
 }
 

@@ -91,6 +91,15 @@ type backend struct {
 	finish func()
 }
 
+// connected checks how many connections several requests took. http.Transport does not keep one whose writing goroutine was not run within
+// 50 ms of the answer, which happens on a busy machine: there it may be more.
+func (b *backend) connected(t *testing.T, want int64) {
+	t.Helper()
+	if got := b.conns.Load(); got < want || got > want && !strings.Contains(t.Name(), "/standard") {
+		t.Errorf("%d connections, want %d", got, want)
+	}
+}
+
 // visit is one connection as a backend's script sees it.
 type visit struct {
 	*net.TCPConn
