@@ -2,6 +2,7 @@ package userorg_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -52,6 +53,7 @@ func says(status int, body string) http.HandlerFunc {
 
 func client(t *testing.T, opts userorg.Options) *userorg.Service {
 	t.Helper()
+	opts.Timeout = cmp.Or(opts.Timeout, 30*time.Second) // A busy machine is not what a test is about.
 	s, err := userorg.New(opts)
 	if err != nil {
 		t.Fatal(err)
