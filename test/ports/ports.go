@@ -16,32 +16,33 @@ import (
 )
 
 // Dead is an address where nobody listens, and nobody else can before the test ends.
-func Dead(t testing.TB) string {
-	t.Helper()
+func Dead(tb testing.TB) string {
+	tb.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	syscall.CloseOnExec(fd)
-	t.Cleanup(func() { _ = syscall.Close(fd) })
+	tb.Cleanup(func() { _ = syscall.Close(fd) })
 	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil { // And no listen: whoever connects is refused.
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	name, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
+	own, ok := name.(*syscall.SockaddrInet4)
+	if err != nil || !ok {
+		tb.Fatal(err)
 	}
-	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	return fmt.Sprintf("127.0.0.1:%d", own.Port)
 }
 
 // Free is an address where a server of the test may listen, now and again, until the test ends.
-func Free(t testing.TB) string {
-	t.Helper()
+func Free(tb testing.TB) string {
+	tb.Helper()
 	address, release, err := Reserve()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(release)
+	tb.Cleanup(release)
 	return address
 }
 
