@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) { leaks.Main(m) }
 
 // hang is how long a test waits for what takes a moment.
-const hang = 30 * time.Second
+const hang = time.Minute
 
 // The tokens of the tests, by role.
 var secrets = map[string]string{

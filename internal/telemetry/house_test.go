@@ -37,7 +37,7 @@ import (
 )
 
 // hang is how long a test waits for what takes milliseconds.
-const hang = 20 * time.Second
+const hang = time.Minute
 
 func TestMain(m *testing.M) { leaks.Main(m) }
 

@@ -204,7 +204,7 @@ func TestAServiceThatDoesNotAnswerIsNoRefusal(t *testing.T) {
 			if strings.Contains(err.Error(), secret) {
 				t.Errorf("the error holds the key: %v", err)
 			}
-			if took := time.Since(start); took > 10*time.Second {
+			if took := time.Since(start); took > 20*time.Second {
 				t.Errorf("it took %s", took)
 			}
 			if s.Status().Failure == "" {
@@ -228,7 +228,7 @@ type restartable struct {
 func (r *restartable) start(t *testing.T, handler http.Handler) {
 	t.Helper()
 	var l net.Listener
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		var err error
 		if l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", r.address); err == nil {
 			break
@@ -276,7 +276,7 @@ func TestAServiceThatDiesAndComesBackIsAskedLessAndThenAgain(t *testing.T) {
 	defer r.stop()
 	start := time.Now()
 	for s.Status().Open {
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("it was not asked again")
 		}
 		_, _ = s.Validate(t.Context(), secret)
@@ -317,7 +317,7 @@ func TestBehindTheCacheKnownKeysGoOnWhileTheServiceIsAway(t *testing.T) {
 	}
 	down.Store(false)
 	revoked.Store(true)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := v.Validate(t.Context(), secret); fault.CodeOf(err) == fault.RevokedAPIKey {
 			break
 		}
