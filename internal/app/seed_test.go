@@ -262,6 +262,7 @@ func book(t *testing.T, flags map[string]string) *state.Book {
 			t.Error(err)
 		}
 	})
+	eventually(t, "the book is open", func() bool { return b.Status().Open }) // A busy disk may hold that up for longer than a call is.
 	return b
 }
 

@@ -28,7 +28,7 @@ func zero() *int64 { return new(int64) }
 // withKeys is a book with the organizations acme and other, and a project of acme.
 func withKeys(t testing.TB, place Options) *Book {
 	t.Helper()
-	book := openedAt(t, place)
+	book := settled(t, openedAt(t, place))
 	for _, id := range []string{"acme", "other"} {
 		_, err := book.PutOrganization(waits(t), auth.Organization{ID: id, Name: strings.ToUpper(id), TimeZone: "Europe/Berlin"}, zero(), tester)
 		must(t, err)

@@ -52,7 +52,7 @@ func TestPostgresPassesTheSuite(t *testing.T) {
 		name := server.Database(t)
 		between := relay.New(t, server.Address)
 		options := Options{URL: server.URL(name, between.Address()), Password: password}
-		book := openedAt(t, options)
+		book := settled(t, openedAt(t, options))
 		return sourcetest.Place{
 			Source: book, Book: book,
 			Second: func(testing.TB) (policy.Source, policy.Book) {

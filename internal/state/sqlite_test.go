@@ -263,7 +263,7 @@ func statement(t testing.TB, path, text string) {
 // writeVersion writes a backend that tells its version.
 func writeVersion(t testing.TB, book *Book, id string, version int) policy.Stored {
 	t.Helper()
-	stored, err := book.Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: id, Content: content(id, version), Actor: "test"})
+	stored, err := settled(t, book).Write(waits(t), policy.Write{Kind: policy.KindBackend, ID: id, Content: content(id, version), Actor: "test"})
 	must(t, err)
 	return stored
 }
