@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ai-aas/api-router/internal/app"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
 const (
@@ -26,7 +25,7 @@ const (
 	clientDeadline = 3 * time.Minute // a hang detector, not a measure
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // router is a running "api-router dev".
 type router struct {

@@ -3,7 +3,6 @@ package conformance
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -121,7 +121,11 @@ func proxy(t *testing.T, a arena, spec string) string {
 	const folder = "prism/node_modules/@stoplight/prism-cli"
 	program := node(t, folder)
 	cli := filepath.Join(filepath.FromSlash(folder), "dist", "index.js")
-	port := freePort(t)
+	address := ports.Free(t)
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, cli, "proxy", spec, a.base+"/v1", "--errors", "--port", port)
 	cmd.Env = a.command(t, program).Env
@@ -139,11 +143,10 @@ func proxy(t *testing.T, a arena, spec string) string {
 			t.Logf("Prism's log:\n%s", log)
 		}
 	})
-	base := "http://127.0.0.1:" + port
 	for deadline := time.After(clientDeadline); ; {
-		if conn, err := net.Dial("tcp", "127.0.0.1:"+port); err == nil {
+		if conn, err := net.Dial("tcp", address); err == nil {
 			conn.Close()
-			return base
+			return "http://" + address
 		}
 		select {
 		case err := <-ended:
@@ -154,15 +157,4 @@ func proxy(t *testing.T, a arena, spec string) string {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-}
-
-// freePort is a port that nobody listens on.
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return fmt.Sprint(listener.Addr().(*net.TCPAddr).Port)
 }

@@ -22,7 +22,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
-	"github.com/ai-aas/api-router/test/rig"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // canaries are what must be in no output, each a string that is nowhere by chance.
@@ -160,7 +160,7 @@ func newCage(t *testing.T) *cage {
 		dir: dir, records: filepath.Join(dir, "usage.jsonl"), lastGood: filepath.Join(dir, "policy.json"), telemetry: receive(t),
 		models: map[string]string{
 			model: mocker(t, http.StatusOK), "fails": mocker(t, http.StatusInternalServerError), "busy": mocker(t, http.StatusServiceUnavailable),
-			"refuses": mocker(t, http.StatusUnauthorized), "complains": mocker(t, http.StatusBadRequest), "breaks": mocker(t, breaking), "gone": "http://" + rig.Free(t),
+			"refuses": mocker(t, http.StatusUnauthorized), "complains": mocker(t, http.StatusBadRequest), "breaks": mocker(t, breaking), "gone": "http://" + ports.Dead(t),
 		},
 	}
 }
@@ -441,7 +441,7 @@ func (e *etcd) lock(t *testing.T) {
 // What is wrong with a setting is said without the setting.
 func TestNoSecretIsInWhatARouterSaysOfItsSettings(t *testing.T) {
 	p := stock(t, engine(t))
-	dead := rig.Free(t)
+	dead := ports.Dead(t)
 	for name, settings := range map[string][]string{
 		"a collector's URL with a password":   {"OTEL_EXPORTER_OTLP_ENDPOINT=http://u:" + urlPassword + "@" + dead, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"},
 		"a collector that is gone":            {"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + dead, "OTEL_EXPORTER_OTLP_HEADERS=authorization=" + otlpHeader},

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ai-aas/api-router/test/rig"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // death is a way in which an endpoint can be dead.
@@ -33,7 +33,7 @@ func (d death) resolvConf(t *testing.T) string {
 }
 
 var deaths = map[string]death{
-	"refused":       {at: func(t *testing.T) string { return rig.Free(t) }},
+	"refused":       {at: func(t *testing.T) string { return ports.Dead(t) }},
 	"SYN dropped":   {at: dropped},
 	"queue full":    {at: saturated},
 	"silent":        {at: silent},
@@ -112,7 +112,7 @@ func dropped(t *testing.T) string {
 	if err != nil {
 		path = "/usr/sbin/iptables"
 	}
-	_, port, err := net.SplitHostPort(rig.Free(t))
+	_, port, err := net.SplitHostPort(ports.Dead(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -69,7 +70,7 @@ func anyEtcd(t *testing.T) string {
 
 func startEtcd(t *testing.T, path string) *etcd {
 	t.Helper()
-	e := &etcd{path: path, dir: t.TempDir(), url: "http://" + rig.Free(t), peers: "http://" + rig.Free(t)}
+	e := &etcd{path: path, dir: t.TempDir(), url: "http://" + ports.Free(t), peers: "http://" + ports.Free(t)}
 	if help, _ := exec.CommandContext(t.Context(), path, "--help").CombinedOutput(); strings.Contains(string(help), "--unsafe-no-fsync") {
 		e.flags = append(e.flags, "--unsafe-no-fsync")
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/postgres"
 	"github.com/ai-aas/api-router/test/rig"
 )
@@ -156,7 +157,7 @@ func launch(t *testing.T, resolvConf string, settings ...string) *router {
 // launchBy is launch with a program before the router's: one that puts itself somewhere and becomes what follows.
 func launchBy(t *testing.T, before []string, resolvConf string, settings ...string) *router {
 	t.Helper()
-	r := &router{public: rig.Free(t), admin: rig.Free(t), metrics: rig.Free(t)}
+	r := &router{public: ports.Free(t), admin: ports.Free(t), metrics: ports.Free(t)}
 	env := []string{
 		"API_ROUTER_ENVIRONMENT=development", "API_ROUTER_IDENTITY_DEVELOPMENT_KEYS=true",
 		"API_ROUTER_LISTEN_PUBLIC=" + r.public, "API_ROUTER_LISTEN_ADMIN=" + r.admin, "API_ROUTER_LISTEN_METRICS=" + r.metrics,

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -62,7 +63,7 @@ series:
 func busy(t *testing.T, n int) *router {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "policies.yaml")
-	documents := fmt.Sprintf("kind: Backend\nid: well\nurl: %s\n---\nkind: Backend\nid: dead\nurl: http://%s\nmax_concurrency: 3\n---\n", engine(t), rig.Free(t)) +
+	documents := fmt.Sprintf("kind: Backend\nid: well\nurl: %s\n---\nkind: Backend\nid: dead\nurl: http://%s\nmax_concurrency: 3\n---\n", engine(t), ports.Dead(t)) +
 		"kind: RoutingPolicy\nid: plain\nmodel: gpt-oss-20b\nbackends: [{ id: well }]\n---\n" +
 		"kind: RoutingPolicy\nid: failing\nmodel: org/failing:1\nbackends: [{ id: dead }, { id: well, tier: 1 }]\n---\n" +
 		"kind: Mark\nmodel: off\nstate: disabled\n"

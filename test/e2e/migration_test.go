@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/ai-aas/api-router/internal/simengine"
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -53,7 +54,7 @@ func earlierDeployment(t *testing.T, e *etcd) *earlier {
 	// It knows the model under this name alone, as vLLM with --served-model-name.
 	server := httptest.NewServer(simengine.New(simengine.Config{Models: []simengine.Model{{ID: model}}, Speed: 20}).Handler())
 	t.Cleanup(server.Close)
-	r := &router{public: rig.Free(t)}
+	r := &router{public: ports.Free(t)}
 	_, port, err := net.SplitHostPort(r.public)
 	if err != nil {
 		t.Fatal(err)
@@ -65,12 +66,12 @@ func earlierDeployment(t *testing.T, e *etcd) *earlier {
 		"LOG_LEVEL=debug",
 		"CONFIG_SERVICE_ENDPOINT=" + e.endpoint(),
 		"BACKEND_ENDPOINTS=vllm-gpt-oss-20b:" + server.URL + "/v1/chat/completions",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + rig.Free(t),
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + ports.Dead(t),
 		"OTEL_EXPORTER_OTLP_INSECURE=true",
-		"REDIS_ADDR=" + rig.Free(t),
+		"REDIS_ADDR=" + ports.Dead(t),
 		"REDIS_PASSWORD=",
 		"REDIS_DB=0",
-		"KAFKA_BROKERS=" + rig.Free(t),
+		"KAFKA_BROKERS=" + ports.Dead(t),
 		"KAFKA_TOPIC=usage.records.v1",
 	}, binary, "serve")
 	t.Cleanup(func() { r.end(syscall.SIGKILL) }) // It would go on for its grace, which this environment does not shorten.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -25,7 +26,7 @@ type collector struct {
 func startCollector(t *testing.T) *collector {
 	t.Helper()
 	path := rig.Tool(t, "otelcol")
-	c := &collector{grpc: rig.Free(t), http: rig.Free(t)}
+	c := &collector{grpc: ports.Free(t), http: ports.Free(t)}
 	config := filepath.Join(t.TempDir(), "collector.yaml")
 	text := fmt.Sprintf(`receivers:
   otlp: { protocols: { grpc: { endpoint: %q }, http: { endpoint: %q } } }

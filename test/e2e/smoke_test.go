@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -172,7 +173,7 @@ func TestSmokeFailsOnWhatIsBroken(t *testing.T) {
 		url    string
 		failed []string // what the lines that say FAIL begin with
 	}{
-		"nobody there": {"http://" + rig.Free(t), []string{"GET /healthz"}},
+		"nobody there": {"http://" + ports.Dead(t), []string{"GET /healthz"}},
 		"no policies": {
 			"http://" + serve(t, "policy.source=file", "policy.file.path="+t.TempDir()+"/none").public,
 			[]string{"GET /readyz", "GET /v1/models", "POST /v1/chat/completions", "the same as a stream", "the same with the key as"},

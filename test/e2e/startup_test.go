@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -167,7 +168,7 @@ func TestNothingIsDialedBeforeTheRouterListens(t *testing.T) {
 	p := stock(t, engine(t))
 	for _, dialed := range []dependency{onEtcd, onGRPC, onHTTP, onBackend} {
 		t.Run(dialed.name, func(t *testing.T) {
-			public, asked := rig.Free(t), make(chan error, 1)
+			public, asked := ports.Free(t), make(chan error, 1)
 			at := acceptor(t, func(net.Conn) {
 				c, err := net.DialTimeout("tcp", public, hang)
 				if err == nil {

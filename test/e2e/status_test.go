@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -38,7 +39,7 @@ func TestStatusEndsInOneWhenSomethingNeedsAPerson(t *testing.T) {
 			t.Errorf("%s: exit %d\n%s", form, code, out)
 		}
 	}
-	document("http://" + rig.Free(t))
+	document("http://" + ports.Dead(t))
 	var out string
 	for code := 0; code == 0; {
 		out, code = r.exits(t, "status")

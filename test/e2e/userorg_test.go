@@ -17,7 +17,7 @@ import (
 
 	"github.com/ai-aas/api-router/internal/auth"
 	"github.com/ai-aas/api-router/internal/state"
-	"github.com/ai-aas/api-router/test/rig"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 const (
@@ -147,7 +147,7 @@ func TestOneRouterIsTheIdentityServiceOfAnother(t *testing.T) {
 		return serve(t, "policy.source=state", "state.url=sqlite://"+l.path, "identity.peppers=env:PEPPER", "PEPPER="+pepperText, "identity.cache.file=",
 			"identity.validation_tokens=env:VALIDATION", "VALIDATION="+validation, "listen.admin="+admin)
 	}
-	admin := rig.Free(t)
+	admin := ports.Free(t)
 	first := home(admin)
 	edge := serve(t, "policy.file.path="+policies(t, backend), "identity.user_org_service.url=http://"+admin, "identity.user_org_service.token=env:SERVICE",
 		"SERVICE="+validation, "identity.cache.ttl=1s", "identity.cache.negative_ttl=100ms")

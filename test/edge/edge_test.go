@@ -16,10 +16,9 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ai-aas/api-router/internal/app"
 	"github.com/ai-aas/api-router/internal/policy"
+	"github.com/ai-aas/api-router/test/leaks"
 )
 
 const (
@@ -28,7 +27,7 @@ const (
 	hang = time.Minute
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // router is a whole process that serves the models m and org/m from one backend.
 type router struct {

@@ -5,25 +5,25 @@ package etcd
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/ai-aas/api-router/internal/policy"
 	"github.com/ai-aas/api-router/internal/policy/etcdpolicy"
 	"github.com/ai-aas/api-router/internal/policy/sourcetest"
+	"github.com/ai-aas/api-router/test/leaks"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // hang is how long a test waits for what takes a second at most.
-const hang = 20 * time.Second
+const hang = time.Minute
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // server is an etcd in this process.
 type server struct {
@@ -55,12 +55,7 @@ func newServer(t *testing.T) *server {
 
 func freeURL(t *testing.T) url.URL {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return url.URL{Scheme: "http", Host: l.Addr().String()}
+	return url.URL{Scheme: "http", Host: ports.Free(t)}
 }
 
 func (s *server) start(t testing.TB) {

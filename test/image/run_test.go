@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ai-aas/api-router/test/rig"
+	"github.com/ai-aas/api-router/test/ports"
 )
 
 // unlimited are words for no limit in the files of control groups.
@@ -79,7 +79,7 @@ func (c *container) writable(t *testing.T) []string {
 
 func TestTheImageServesReadOnlyWithoutRightsInSmallMemory(t *testing.T) {
 	s := open(t)
-	public, metrics := rig.Free(t), rig.Free(t)
+	public, metrics := ports.Free(t), ports.Free(t)
 	flags := append(development(public, metrics), "--env=API_ROUTER_POLICY_FILE_PATH=/etc/api-router", "--env=TZ=Asia/Kolkata", "--env=API_ROUTER_LOG_LEVEL=debug",
 		"--volume="+policies(t, engine(t, 0))+":/etc/api-router:ro")
 	c := s.start(t, "strict", flags...)
@@ -174,7 +174,7 @@ func (c *container) load(t *testing.T, public string) {
 
 func TestTheContainerFinishesItsStreamsAndEndsOnSIGTERM(t *testing.T) {
 	s := open(t)
-	public := rig.Free(t)
+	public := ports.Free(t)
 	flags := append(development(public, ""), "--env=API_ROUTER_SERVER_DRAIN_GRACE=1s", "--env=API_ROUTER_POLICY_FILE_PATH=/etc/api-router",
 		"--volume="+policies(t, engine(t, 1))+":/etc/api-router:ro")
 	c := s.start(t, "drained", flags...)
@@ -219,7 +219,7 @@ func TestTheContainerFinishesItsStreamsAndEndsOnSIGTERM(t *testing.T) {
 
 func TestAVolumeCarriesTheLastGoodPoliciesToAStartWithoutTheirSource(t *testing.T) {
 	s := open(t)
-	public := rig.Free(t)
+	public := ports.Free(t)
 	const volume = "api-router-state"
 	if out, err := s.podman(t, "volume", "create", volume); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -233,7 +233,7 @@ func TestAVolumeCarriesTheLastGoodPoliciesToAStartWithoutTheirSource(t *testing.
 	}
 	<-first.done
 
-	second := s.start(t, "second", append(flags, "--env=API_ROUTER_POLICY_SOURCE=etcd", "--env=API_ROUTER_POLICY_ETCD_ENDPOINTS="+rig.Free(t))...)
+	second := s.start(t, "second", append(flags, "--env=API_ROUTER_POLICY_SOURCE=etcd", "--env=API_ROUTER_POLICY_ETCD_ENDPOINTS="+ports.Free(t))...)
 	took := eventually(t, "it serves with a dead etcd", func() error { return want(http.StatusOK)(chat(public, "")) })
 	t.Logf("served %s after the container ran, with a dead etcd", took.Round(time.Millisecond))
 	if writable := second.writable(t); len(writable) != 1 || writable[0] != "/var/lib/api-router" {
@@ -243,8 +243,8 @@ func TestAVolumeCarriesTheLastGoodPoliciesToAStartWithoutTheirSource(t *testing.
 
 func TestTheHealthCheckTellsAliveFromReady(t *testing.T) {
 	s := open(t)
-	public := rig.Free(t)
-	c := s.start(t, "waiting", append(development(public, ""), "--env=API_ROUTER_POLICY_SOURCE=etcd", "--env=API_ROUTER_POLICY_ETCD_ENDPOINTS="+rig.Free(t))...)
+	public := ports.Free(t)
+	c := s.start(t, "waiting", append(development(public, ""), "--env=API_ROUTER_POLICY_SOURCE=etcd", "--env=API_ROUTER_POLICY_ETCD_ENDPOINTS="+ports.Free(t))...)
 	eventually(t, "it lives", func() error {
 		out, err := s.podman(t, "healthcheck", "run", c.id)
 		if err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/ai-aas/api-router/internal/fault"
 	"github.com/ai-aas/api-router/internal/simengine"
 	"github.com/ai-aas/api-router/test/pki"
+	"github.com/ai-aas/api-router/test/ports"
 	"github.com/ai-aas/api-router/test/rig"
 )
 
@@ -188,13 +189,13 @@ func live(t *testing.T) exposed {
 	dir := t.TempDir()
 	authority := pki.New(t, "servers")
 	authority.Server(t, 90*24*time.Hour).Write(t, dir)
-	r := router{t: t, public: rig.Free(t), admin: rig.Free(t), metrics: rig.Free(t), client: &http.Client{
+	r := router{t: t, public: ports.Free(t), admin: ports.Free(t), metrics: ports.Free(t), client: &http.Client{
 		Timeout: hang, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool}},
 	}}
 	good := httptest.NewServer(simengine.New(simengine.Config{Models: []simengine.Model{{ID: "m"}}, Speed: math.Inf(1)}).Handler())
 	t.Cleanup(good.Close)
 	documents := fmt.Sprintf("kind: Backend\nid: dead\nurl: http://%s\n---\nkind: Backend\nid: good\nurl: %s\n---\n"+
-		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: dead, tier: 0}, {id: good, tier: 1}]\n", rig.Free(t), good.URL)
+		"kind: RoutingPolicy\nid: p\nmodel: m\nbackends: [{id: dead, tier: 0}, {id: good, tier: 1}]\n", ports.Free(t), good.URL)
 	if err := os.WriteFile(filepath.Join(dir, "policies.yaml"), []byte(documents), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +260,7 @@ func (r *router) start(dir string) {
 		"API_ROUTER_IDENTITY_ADMIN_TOKENS=vera:viewer:env:VERA", "VERA=" + viewerToken,
 		"API_ROUTER_POLICY_FILE_PATH=" + filepath.Join(dir, "policies.yaml"), "API_ROUTER_POLICY_LAST_GOOD=",
 		"API_ROUTER_USAGE_SINKS=jsonl:" + filepath.Join(dir, "usage.jsonl"), "API_ROUTER_SERVER_DRAIN_GRACE=0s",
-		"OTEL_EXPORTER_OTLP_ENDPOINT=" + rig.Free(r.t), // Nobody listens there: what is dropped is counted from the first scrape on.
+		"OTEL_EXPORTER_OTLP_ENDPOINT=" + ports.Free(r.t), // Nobody listens there: what is dropped is counted from the first scrape on.
 	}
 	if err := p.Start(); err != nil {
 		r.t.Fatal(err)

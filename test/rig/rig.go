@@ -1,4 +1,4 @@
-// Package rig is what the tests of the whole program have in common: the router's binary, what a process writes, addresses, waits, and what
+// Package rig is what the tests of the whole program have in common: the router's binary, what a process writes, waits, and what
 // to do where a program is absent.
 package rig
 
@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,17 +67,6 @@ func Tool(t testing.TB, name string) string {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
-}
-
-// Free is an address of this machine that nobody listens on.
-func Free(t testing.TB) string {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
 }
 
 // Eventually asks until there is no error, and returns how long that took. It fails the test after the time in hang.
