@@ -136,6 +136,7 @@ func TestABookHasOneNameWhereverItsServerIs(t *testing.T) {
 		{"sqlite:///var/lib/state.db", "sqlite:///srv/state.db", false},
 		{"postgres://router@db-0/router", "postgres://other@db-0,db-1:5433/router?target_session_attrs=read-write&sslmode=disable", true},
 		{"postgres://router@db/router", "postgresql://router@db/router", true},
+		{"postgres://router@db/router", "postgres://router@db/router?sslmode=verify-full&sslnegotiation=direct&sslrootcert=/absent/ca.pem", true},
 		{"postgres://router@db/router", "postgres://router@db/staging", false},
 		{"postgres://router@db/router", "postgres://router@db/router?search_path=staging", false},
 		{"postgres://router@db/state.db", "sqlite:///state.db", false},
@@ -143,6 +144,10 @@ func TestABookHasOneNameWhereverItsServerIs(t *testing.T) {
 		if one, other := Name(test.one), Name(test.other); one == "" || other == "" || (one == other) != test.same {
 			t.Errorf("%s is %q, %s is %q", test.one, one, test.other, other)
 		}
+	}
+	t.Setenv("PGSSLROOTCERT", "/absent/ca.pem")
+	if name := Name("postgres://router@db/router"); name == "" {
+		t.Error("it has no name until a certificate is there")
 	}
 	if name := Name("postgres://router:secret@db/router"); name != "" {
 		t.Error(name)

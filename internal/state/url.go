@@ -28,7 +28,14 @@ func Name(text string) string {
 		}
 		return "sqlite:" + path
 	}
-	config, _, err := poolOf(text)
+	address, parameters, _ := strings.Cut(text, "?")
+	query, err := url.ParseQuery(parameters)
+	if err != nil {
+		return ""
+	}
+	query.Set("sslmode", "disable") // No certificate is part of the name, and one that the URL names may come yet.
+	query.Set("sslrootcert", "")
+	config, _, err := poolOf(address + "?" + query.Encode())
 	if err != nil {
 		return ""
 	}
