@@ -237,21 +237,21 @@ func (r *Retention) takeEntries(ctx context.Context, now time.Time) error {
 	return err
 }
 
-// firstKept is the sequence of the first entry that is not old. Entries go in the order in which they were made: one that a wrong clock has dated
-// into the past stays with those beside it, and one of the future holds nobody up.
+// firstKept is the sequence of the first entry that is not old. Entries go in the order in which they were made, up to the last old one: one that a
+// wrong clock has dated into the past stays with those beside it, and one of the future holds nobody up.
 func (r *Retention) firstKept(ctx context.Context, since, now time.Time) (sequence int64, found bool, err error) {
-	var first *int64
+	var afterOld, kept *int64
 	err = r.Book.read(ctx, func(ctx context.Context, tx tx) error {
-		err := tx.one(ctx, "SELECT min(sequence + 0) FROM audit WHERE made_at >= $1 AND made_at <= $2", nanos(since), nanos(now.Add(skew))).Scan(&first)
-		if err != nil || first != nil {
-			return err
-		}
-		return tx.one(ctx, "SELECT max(sequence + 0) + 1 FROM audit WHERE made_at < $1", nanos(since)).Scan(&first)
+		return tx.one(ctx, `SELECT (SELECT max(sequence + 0) + 1 FROM audit WHERE made_at < $1),
+			(SELECT min(sequence + 0) FROM audit WHERE made_at >= $1 AND made_at <= $2)`, nanos(since), nanos(now.Add(skew))).Scan(&afterOld, &kept)
 	})
-	if err != nil || first == nil {
+	switch {
+	case err != nil, afterOld == nil: // Where nothing is old, what is kept may all be of the future: then it is this clock that is behind.
 		return 0, false, err
+	case kept == nil:
+		return *afterOld, true, nil
 	}
-	return *first, true, nil
+	return min(*afterOld, *kept), true, nil
 }
 
 // takeOut deletes at most takenAtOnce rows up to a bound, and counts them.

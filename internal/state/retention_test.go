@@ -185,23 +185,25 @@ func TestTheAuditIsKeptForAsLongAsIsAsked(t *testing.T) {
 		name   string
 		audit  time.Duration
 		ago    []time.Duration
+		at     time.Duration
 		want   string
 		pruned bool
 	}{
-		{"for ever", 0, []time.Duration{300 * day, day}, "24h0m0s 7200h0m0s", false},
-		{"nothing is old", 10 * day, []time.Duration{9 * day, day}, "24h0m0s 216h0m0s", false},
-		{"some are old", 10 * day, []time.Duration{300 * day, 11 * day, 9 * day, day}, "24h0m0s 216h0m0s", true},
-		{"all are old", 10 * day, []time.Duration{300 * day, 11 * day}, "", true},
-		{"a clock was behind", 10 * day, []time.Duration{11 * day, 9 * day, 20_000 * day, day}, "24h0m0s 480000h0m0s 216h0m0s", true},
-		{"a clock was ahead", 10 * day, []time.Duration{12 * day, -2000 * day, 11 * day, day}, "24h0m0s", true},
-		{"there are none", 10 * day, nil, "", false},
+		{"for ever", 0, []time.Duration{300 * day, day}, 0, "24h0m0s 7200h0m0s", false},
+		{"nothing is old", 10 * day, []time.Duration{9 * day, day}, 0, "24h0m0s 216h0m0s", false},
+		{"some are old", 10 * day, []time.Duration{300 * day, 11 * day, 9 * day, day}, 0, "24h0m0s 216h0m0s", true},
+		{"all are old", 10 * day, []time.Duration{300 * day, 11 * day}, 0, "", true},
+		{"a clock was behind", 10 * day, []time.Duration{11 * day, 9 * day, 20_000 * day, day}, 0, "24h0m0s 480000h0m0s 216h0m0s", true},
+		{"a clock was ahead", 10 * day, []time.Duration{12 * day, -2000 * day, 11 * day, day}, 0, "24h0m0s", true},
+		{"the clock is behind, as once before", 10 * day, []time.Duration{9 * day, day, 20_000 * day}, -20_000*day + time.Hour, "480000h0m0s 24h0m0s 216h0m0s", false},
+		{"there are none", 10 * day, nil, 0, "", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, place Options) {
 				book := openedAt(t, place)
 				noted(t, book, test.ago...)
 				begun := time.Now()
-				passes(t, book, test.audit, 0)
+				passes(t, book, test.audit, test.at)
 				if got := hours(whole(t, book, auth.AuditFilter{})); got != test.want {
 					t.Errorf("left is %q, want %q", got, test.want)
 				}
