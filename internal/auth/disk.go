@@ -215,7 +215,7 @@ func (k *Keys) write(key []byte, position int64) error {
 		if !k.whole.Load() {
 			return errors.New("the ledger began to report anew meanwhile")
 		}
-		file, err := os.Open(k.File)
+		file, err := disk.Open(k.File)
 		if err != nil {
 			return nil //nolint:nilerr // There is none, or it is of no use to anybody.
 		}
@@ -356,7 +356,7 @@ func (k *Keys) recall() {
 }
 
 func (k *Keys) read() (*table, head, error) {
-	file, err := os.Open(k.File)
+	file, err := disk.Open(k.File)
 	if err != nil {
 		return nil, head{}, err
 	}

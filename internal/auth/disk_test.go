@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +42,27 @@ func TestWhatAKilledProcessLeftOfASnapshotIsTakenAway(t *testing.T) {
 		}
 		if want := []string{".keys.snapshot.456.new", ".other.789.new", "keys.snapshot", "keys.snapshot.1"}; err != nil || !slices.Equal(left, want) {
 			t.Errorf("left are %q, %v; want %q", left, err, want)
+		}
+	})
+}
+
+// Where others may write, they can put there what never comes to an end.
+func TestWhatIsNoFileInThePlaceOfASnapshotHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, p := newLedger("acme"), peppers(t, pepper1)
+		known, _, _ := l.issue(t, p, auth.Key{})
+		o := options(l, p)
+		o.File = filepath.Join(t.TempDir(), "keys.snapshot")
+		if err := syscall.Mkfifo(o.File, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k := auth.NewKeys(o)
+		stop := runs(t, k)
+		synctest.Wait()
+		wants(t, k, known, "", "after a start")
+		stop()
+		if info, err := os.Stat(o.File); err != nil || !info.Mode().IsRegular() {
+			t.Error("no snapshot took its place:", info, err)
 		}
 	})
 }

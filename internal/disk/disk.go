@@ -4,6 +4,7 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,10 +24,26 @@ const (
 	lockWithin, lockEvery = 2 * time.Second, 10 * time.Millisecond
 )
 
-var errBusy = errors.New("another process is replacing the file")
+// Open opens the file at path for reading. It fails for all but regular files: others may be waited for without end.
+func Open(path string) (*os.File, error) { return open(path, os.O_RDONLY) }
+
+func open(path string, how int) (*os.File, error) {
+	file, err := os.OpenFile(path, how|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
 
 // Replace puts what write writes in place of the file at path, with mode 0600, and makes that last. agree is asked in the end, while no other
-// process can Replace or Change the file: where it fails the file stays as it is, and its error is returned. It may be nil.
+// process Replaces or Changes the file: where it fails the file stays as it is, and its error is returned. It may be nil.
 func Replace(path string, write func(*os.File) error, agree func() error) error {
 	return replace(path, write, agree, (*os.File).Sync)
 }
@@ -68,33 +85,31 @@ func replace(path string, write func(*os.File) error, agree func() error, sync f
 	return nil
 }
 
-// Change lets change work on the file at path while no other process can Replace or Change it. What change writes need not last.
+// Change lets change work on the file at path while no other process Replaces or Changes it. What change writes need not last.
 func Change(path string, change func(*os.File) error) error {
 	dir, err := lockDir(path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }() // It was only read.
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	file, err := open(path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
 	return errors.Join(change(file), file.Close())
 }
 
-// lockDir keeps other processes from replacing files beside path until what it returns is closed. It waits for at most lockWithin. Where a
-// directory cannot be locked, as on some network file systems, nobody is kept away.
+// lockDir keeps other processes from replacing files beside path until what it returns is closed. Where a directory cannot be locked within
+// lockWithin, nobody is kept away: some network file systems have no locks, and anybody who may read a directory can keep one. A file that is
+// not written any more would be worse than one that two processes write at once.
 func lockDir(path string) (*os.File, error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
 	for began := time.Now(); ; <-time.After(lockEvery) {
-		switch err := lock(dir); {
-		case !errors.Is(err, syscall.EWOULDBLOCK):
+		if !errors.Is(lock(dir), syscall.EWOULDBLOCK) || time.Since(began) > lockWithin {
 			return dir, nil
-		case time.Since(began) > lockWithin:
-			return nil, errors.Join(errBusy, dir.Close())
 		}
 	}
 }

@@ -5,10 +5,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -167,15 +169,38 @@ func TestSeveralMayReplaceOneFileAtOnce(t *testing.T) {
 	}
 }
 
-func TestALockThatIsNotGivenUpKeepsNobodyForLong(t *testing.T) {
+// Whoever may read a directory can lock it, and a process that was stopped keeps what it has locked.
+func TestALockThatIsNotGivenUpKeepsNobodyFromWriting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), name)
 	dir, err := lockDir(path)
 	must(t, err)
-	if err := Replace(path, writes(nil), nil); !errors.Is(err, errBusy) {
-		t.Error(err)
+	defer dir.Close()
+	must(t, Replace(path, writes([]byte("old")), nil))
+	must(t, Change(path, writes([]byte("new"))))
+	if there, err := os.ReadFile(path); string(there) != "new" {
+		t.Errorf("%q, %v", there, err)
 	}
-	must(t, dir.Close())
-	must(t, Replace(path, writes(nil), nil))
+}
+
+// Where others may write, they can put there what never comes to an end.
+func TestWhatIsNoFileIsNotWaitedForAndReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), name)
+	must(t, syscall.Mkfifo(path, 0o600))
+	for what, open := range map[string]func() error{
+		"Open":   func() error { _, err := Open(path); return err },
+		"Change": func() error { return Change(path, func(*os.File) error { return nil }) },
+	} {
+		if err := open(); err == nil || !strings.Contains(err.Error(), "no regular file") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	must(t, Replace(path, writes([]byte("new")), nil))
+	file, err := Open(path)
+	must(t, err)
+	defer file.Close()
+	if there, err := io.ReadAll(file); string(there) != "new" {
+		t.Errorf("%q, %v", there, err)
+	}
 }
 
 func TestWhatAKilledProcessLeftIsTakenAwayAndNothingElse(t *testing.T) {
