@@ -154,16 +154,22 @@ var (
 	errBehind = errors.New("another process has written what the ledger said earlier")
 )
 
-// behindAfter is how old what the ledger says may be while it is followed.
-const behindAfter = 5 * time.Second
+const (
+	// behindAfter is how old what the ledger says may be while it is followed.
+	behindAfter = 5 * time.Second
+	// forsaken is how long after its last confirmation nobody stands behind a file any more: whoever does confirms it about once a minute.
+	forsaken = 5 * time.Minute
+)
 
 // stands compares a file with the table, at a position: below 0 it is behind, above 0 ahead. Another process may have written it, and may since
 // have been cut off from the ledger, or this one may.
 func (k *Keys) stands(h *head, position int64) int {
-	switch {
+	switch age := time.Since(time.UnixMilli(h.confirmed)); {
 	case h.mac == k.own && !h.earlier:
 		return 0
 	case h.confirmed < k.loaded.Load(), position == 0, h.earlier: // The ledger may have gone back since, to before what others had heard.
+		return -1
+	case k.current.Load() && (age > forsaken || age < -behindAfter): // It may have, unnoticed by a process that is gone, or whose clock was wrong.
 		return -1
 	case !k.current.Load() && h.confirmed > k.heard.Load()+behindAfter.Milliseconds():
 		return 1

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"time"
 )
 
 // WithChecksum makes a key of what comes before its checksum.
@@ -34,4 +35,14 @@ func (k *Keys) Earlier(content []byte) []byte {
 	_, _ = m.Write(body)
 	h.earlier, h.mac = true, [macLength]byte(m.Sum(nil))
 	return append(h.bytes(key), body...)
+}
+
+// Stamped is the snapshot as if it had been confirmed then, at this position.
+func (k *Keys) Stamped(content []byte, confirmed time.Time, position int64) []byte {
+	h, key, err := k.head(bytes.NewReader(content))
+	if err != nil {
+		panic(err)
+	}
+	h.confirmed, h.position = confirmed.UnixMilli(), position
+	return append(h.bytes(key), content[headLength:]...)
 }

@@ -177,6 +177,30 @@ func TestABookThatWentBackTakesThePlaceOfWhatWasHeardBefore(t *testing.T) {
 	})
 }
 
+// A process that is gone may have heard what a book that went back does not have any more, and its clock may have been wrong. It says nothing more, and
+// nobody else would ever hear as much.
+func TestASnapshotBehindWhichNobodyStandsIsReplacedByWhoFollowsTheBook(t *testing.T) {
+	for name, ahead := range map[string]time.Duration{"it was confirmed just before": 0, "a clock was ahead": 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := share(t)
+				p.stops[1]()
+				of := auth.NewKeys(p.options(nil))
+				foreign := p.read()
+				p.ledgers[0].put(p.revoked())
+				synctest.Wait()
+				time.Sleep(time.Second)
+				p.put(of.Stamped(foreign, time.Now().Add(ahead), 1000))
+				time.Sleep(15 * time.Minute)
+				if code := p.starts(p.options(nil)); code != fault.RevokedAPIKey {
+					t.Errorf("a start says %q", code)
+				}
+				p.stops[0]()
+			})
+		})
+	}
+}
+
 func TestASnapshotOfAnotherBookIsNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := share(t)
