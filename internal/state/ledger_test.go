@@ -150,7 +150,7 @@ func TestFollowingEndsAsAFreshLoad(t *testing.T) {
 				case 8: // It is in the same audit, and none of the follower's business.
 					err = book.Note(waits(t), auth.Entry{Actor: "test", Action: "update", Kind: "log-level", ID: "a"})
 				case 9: // Who has not read what was deleted is not told of it any more.
-					forgetful := retains(t, book, 0)
+					forgetful := retains(t, book, 0, time.Unix(0, 0))
 					forgetful.maxGone = 0
 					err = forgetful.pass(waits(t), time.Now())
 				}

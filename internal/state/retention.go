@@ -29,7 +29,7 @@ const (
 	takenAtOnce = 100
 	// takenRest is how many times the time that a transaction took passes before the next, at least takenShortest.
 	takenRest, takenShortest = 4, 5 * time.Millisecond
-	// skew is how far ahead of this process's clock the one of another replica may be.
+	// skew is how far ahead of this process's clock the one of another replica may be, and this one of the other's.
 	skew = 24 * time.Hour
 )
 
@@ -55,6 +55,7 @@ type Retention struct {
 	removed  *prometheus.CounterVec
 	failures prometheus.Counter
 	claim    int64 // what this process wrote last into the counter of that name
+	borneOut bool  // that this process's clock is not far ahead of the one by which something was taken out last
 }
 
 // NewRetention returns a Retention that has done nothing yet. Run does.
@@ -103,13 +104,14 @@ func (r *Retention) Run(ctx context.Context) error {
 	}
 }
 
-// pass takes out what is old at this moment, unless a replica is at it or was lately.
+// pass takes out what is old at this moment, unless a replica is at it or was lately. An entry of the audit cannot be had back: where nobody was
+// at it for long, or this clock is ahead, none goes before the next pass.
 func (r *Retention) pass(ctx context.Context, now time.Time) error {
 	if ours, err := r.begin(ctx, now); err != nil || !ours {
 		return err
 	}
 	err := r.takeGone(ctx, now)
-	if err == nil && r.Audit > 0 {
+	if err == nil && r.Audit > 0 && r.borneOut {
 		err = r.takeEntries(ctx, now)
 	}
 	if errors.Is(err, errTakenOver.error) {
@@ -120,17 +122,21 @@ func (r *Retention) pass(ctx context.Context, now time.Time) error {
 
 // begin claims the pass. A claim of the future is of a clock that was wrong, and holds nobody up.
 func (r *Retention) begin(ctx context.Context, now time.Time) (ours bool, err error) {
+	var last int64
 	claim := now.UnixNano()
 	err = r.Book.write(ctx, "", func(ctx context.Context, tx tx) error {
-		err := tx.one(ctx, "UPDATE counter SET value = $2 WHERE name = $1 AND (value <= $3 OR value > $4) RETURNING value",
-			clockRetention, claim, now.Add(-retentionEvery/2).UnixNano(), now.Add(retentionEvery).UnixNano()).Scan(&claim)
-		if errors.Is(err, sql.ErrNoRows) {
+		err := tx.one(ctx, "SELECT value FROM counter WHERE name = $1", clockRetention).Scan(&last)
+		if since := now.Sub(time.Unix(0, last)); err != nil || since > -retentionEvery && since < retentionEvery/2 {
+			return cmp.Or[error](err, errUnchanged)
+		}
+		err = tx.one(ctx, "UPDATE counter SET value = $3 WHERE name = $1 AND value = $2 RETURNING value", clockRetention, last, claim).Scan(&claim)
+		if errors.Is(err, sql.ErrNoRows) { // Another was faster.
 			return errUnchanged
 		}
 		ours = err == nil
 		return err
 	})
-	r.claim = claim
+	r.claim, r.borneOut = claim, now.Sub(time.Unix(0, last)) <= skew
 	return ours && err == nil, err
 }
 

@@ -16,11 +16,11 @@ import (
 
 const day = 24 * time.Hour
 
-// retains is a Retention of a book, of which another replica was last at it an hour and more ago.
-func retains(t testing.TB, book *Book, audit time.Duration) *Retention {
+// retains is a Retention of a book, of which another replica was last at it at that moment.
+func retains(t testing.TB, book *Book, audit time.Duration, last time.Time) *Retention {
 	t.Helper()
 	must(t, book.write(waits(t), "", func(ctx context.Context, tx tx) error {
-		return tx.exec(ctx, "UPDATE counter SET value = 0 WHERE name = $1", clockRetention)
+		return tx.exec(ctx, "UPDATE counter SET value = $2 WHERE name = $1", clockRetention, last.UnixNano())
 	}))
 	return NewRetention(RetentionOptions{Book: book, Audit: audit, Logger: slog.New(slog.DiscardHandler)})
 }
@@ -29,7 +29,8 @@ func retains(t testing.TB, book *Book, audit time.Duration) *Retention {
 func passes(t testing.TB, book *Book, audit time.Duration, at ...time.Duration) {
 	t.Helper()
 	for _, after := range at {
-		must(t, retains(t, book, audit).pass(waits(t), time.Now().Add(after)))
+		now := time.Now().Add(after)
+		must(t, retains(t, book, audit, now.Add(-retentionEvery)).pass(waits(t), now))
 	}
 }
 
@@ -76,7 +77,7 @@ func TestDeletionsAreBoundedInNumber(t *testing.T) {
 		for n := range 5 {
 			dropped(t, book, n)
 		}
-		r := retains(t, book, 0)
+		r := retains(t, book, 0, time.Unix(0, 0))
 		r.maxGone = 3
 		must(t, r.pass(waits(t), time.Now()))
 		if n := rows(t, book, "gone"); n != 3 {
@@ -220,6 +221,27 @@ func TestTheAuditIsKeptForAsLongAsIsAsked(t *testing.T) {
 	}
 }
 
+// What is taken out cannot be had back, and a clock may be years ahead.
+func TestNothingGoesFromTheAuditByAClockThatNoOtherBearsOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := openedAt(t, place)
+		noted(t, book, 9*day, day)
+		now := time.Now()
+		wrong := retains(t, book, 10*day, now)
+		for _, after := range []time.Duration{0, retentionEvery} {
+			must(t, wrong.pass(waits(t), now.Add(400*day+after)))
+			if n := rows(t, book, "audit"); n != 2 {
+				t.Fatal("left are", n)
+			}
+			passes(t, book, 10*day, after+retentionEvery/2) // Another replica, whose clock is right.
+		}
+		passes(t, book, 10*day, 2*day) // By now one entry is old.
+		if n := rows(t, book, "audit"); n != 1 {
+			t.Error("left are", n)
+		}
+	})
+}
+
 // Others change the book meanwhile, and each entry of theirs is there.
 func TestManyEntriesAreTakenOutWhileTheBookIsChanged(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
@@ -232,7 +254,7 @@ func TestManyEntriesAreTakenOutWhileTheBookIsChanged(t *testing.T) {
 		noted(t, book, old...)
 		registry := prometheus.NewRegistry()
 		var log strings.Builder
-		retains(t, book, 0)
+		retains(t, book, 0, time.Now().Add(-retentionEvery))
 		r := NewRetention(RetentionOptions{Book: book, Audit: 365 * day, Metrics: registry, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		must(t, book.write(waits(t), "", func(ctx context.Context, tx tx) error {
 			return tx.exec(ctx, "UPDATE audit SET made_at = made_at - $1 WHERE actor <> 'ada'", int64(400*day))
