@@ -2,8 +2,11 @@ package state
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -81,24 +84,33 @@ func (f *follower) look(ctx context.Context, ask func(ctx context.Context, tx tx
 	return nil
 }
 
-// load gives everything, in pages. What changes meanwhile is given between two of them: a million keys take longer than a revocation may.
+// load gives everything, in pages, and first what changed last: a million keys take longer than a revocation may. What changes meanwhile is given
+// between two of them.
 func (f *follower) load(ctx context.Context) error {
 	err := f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
 		if err := clock(ctx, tx).Scan(&f.revision); err != nil {
 			return err
 		}
-		return organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization")
+		if err := organizations(ctx, tx, take, "SELECT "+organizationColumns+" FROM organization"); err != nil {
+			return err
+		}
+		var after int64 // As many of the deletions as a page has; of the others the end tells.
+		err := tx.one(ctx, "SELECT revision FROM gone ORDER BY revision DESC LIMIT 1 OFFSET $1", f.page).Scan(&after)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		return gone(ctx, tx, take, after, f.revision)
 	})
-	for last, more := "", true; more && err == nil; {
+	for last, more := int64(math.MaxInt64), true; more && err == nil; {
 		if err = f.update(ctx); err != nil {
 			return err
 		}
 		more = false
 		err = f.look(ctx, func(ctx context.Context, tx tx, take func(auth.Change)) error {
 			return keys(ctx, tx, func(c auth.Change) {
-				last, more = c.Key.ID, true
+				last, more = c.Key.Revision, true
 				take(c)
-			}, unusedKeys+"WHERE id > $1 ORDER BY id LIMIT $2", last, f.page)
+			}, unusedKeys+"WHERE revision < $1 ORDER BY revision DESC LIMIT $2", last, f.page)
 		})
 	}
 	return err

@@ -223,6 +223,39 @@ func TestARevocationDoesNotWaitForTheRestOfTheKeys(t *testing.T) {
 	})
 }
 
+// Who starts from an old snapshot, or was cut off, has keys that were taken away meanwhile: they do not wait for the rest either.
+func TestWhatWasTakenAwayLastIsGivenFirst(t *testing.T) {
+	onBoth(t, func(t *testing.T, place Options) {
+		book := withKeys(t, place)
+		const count = 9
+		all := make([]auth.Key, count)
+		for i := range all {
+			all[i] = made(t, book, aKey("acme", 1+i))
+		}
+		book.page = 2
+		revoke(t, book, all[2])
+		for _, i := range []int{1, 3, 4} {
+			must(t, book.DeleteKey(waits(t), "acme", revoke(t, book, all[i]).ID, nil, tester))
+		}
+		revoke(t, book, all[5])
+		ctx, cancel := context.WithCancel(waits(t))
+		defer cancel()
+		var given []string
+		_ = book.Follow(ctx, func(c auth.Change) {
+			switch {
+			case c.Key != nil:
+				given = append(given, c.Key.ID)
+			case c.Gone != "":
+				given = append(given, "no "+c.Gone)
+			}
+		}, cancel)
+		want := []string{"no " + all[3].ID, "no " + all[4].ID, all[5].ID, all[2].ID, all[8].ID, all[7].ID, all[6].ID, all[0].ID}
+		if diff := cmp.Diff(want, given); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 func TestARevocationReachesAnotherProcessInTime(t *testing.T) {
 	onBoth(t, func(t *testing.T, place Options) {
 		here, there := withKeys(t, place), openedAt(t, place)
