@@ -41,7 +41,7 @@ func benchmarkFollow(b *testing.B, place Options, count int, digest string) {
 			return err
 		}
 		return tx.exec(b.Context(), "INSERT INTO api_key ("+keyColumns+`) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
-			SELECT substr(CAST(10000000 + i AS TEXT), 1, 8), 'acme', '', 'a key', '{"models":["gpt-*"]}', `+digest+`, 1, null, 0, 0, '', 1, 'alex', $2 + i FROM n`,
+			SELECT substr(CAST(10000000 + i AS TEXT), 1, 8), 'acme', '', 'a key', '{"models":["gpt-*"]}', `+digest+`, 1, 0, null, 0, 0, '', 1, 'alex', $2 + i FROM n`,
 			count, last-int64(count))
 	}))
 	var peak uint64
