@@ -107,9 +107,10 @@ func (c *grpcCarrier) failure(s *status.Status) *failure {
 	return f
 }
 
+// close gives the connection up. It waits for nothing: gRPC's own end waits for its resolver, and so for seconds where the name server is dead.
 func (c *grpcCarrier) close() {
 	if c.conn != nil {
-		_ = c.conn.Close()
+		go func(conn *grpc.ClientConn) { _ = conn.Close() }(c.conn)
 		c.conn = nil
 	}
 }
